@@ -1,0 +1,13 @@
+"""Runs before every test: no window is ever opened, and nothing is written into the repository."""
+
+import os
+
+os.environ["SDL_VIDEODRIVER"] = "dummy"  # pygame draws into memory
+os.environ["MPLBACKEND"] = "agg"
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)

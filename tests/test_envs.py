@@ -1,0 +1,184 @@
+"""The lecture's three environments: they are what Gymnasium expects, what the lecture shows, and what their table P says."""
+
+import subprocess
+import sys
+import warnings
+from collections import deque
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from common import envs
+
+OURS = ["Treasure-v0", "GridWorld-v0", "Maze-v0"]
+
+
+@pytest.mark.parametrize("env_id", OURS)
+def test_gymnasium_finds_nothing_to_complain_of(env_id):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(env_id).unwrapped)
+
+
+def test_reachable_from_outside():
+    code = 'import gymnasium; print(gymnasium.make("common.envs:Maze-v0").observation_space.n)'
+    root = Path(__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert result.stdout == "16\n", result.stderr
+
+
+@pytest.mark.parametrize("env_id", OURS)
+def test_steps_follow_the_table(env_id):
+    env = gym.make(env_id)
+    rng = np.random.default_rng(0)
+    state, _ = env.reset(seed=0)
+    for _ in range(500):
+        action = int(rng.integers(env.action_space.n))
+        entries = env.unwrapped.P[state][action]
+        assert sum(entry[0] for entry in entries) == 1
+        next_state, reward, terminated, truncated, _ = env.step(action)
+        assert (1.0, next_state, reward, terminated) in entries
+        state = env.reset()[0] if terminated or truncated else next_state
+
+
+@pytest.mark.parametrize("env_id", OURS)
+def test_nothing_leaves_a_terminal_state(env_id):
+    P = gym.make(env_id).unwrapped.P
+    terminal = {s2 for s in P for a in P[s] for _, s2, _, end in P[s][a] if end}
+    assert terminal
+    for s in terminal:
+        assert all(P[s][a] == [(1.0, s, 0.0, True)] for a in P[s])
+
+
+def moves_to_the_best_end(env: gym.Env, start: int) -> int:
+    """Fewest moves from `start` to an end of positive reward, breadth first through P."""
+    P, distance, queue = env.unwrapped.P, {start: 0}, deque([start])
+    while queue:
+        s = queue.popleft()
+        for a in P[s]:
+            _, s2, reward, terminated = P[s][a][0]
+            if terminated and reward > 0:
+                return distance[s] + 1
+            if not terminated and s2 not in distance:
+                distance[s2] = distance[s] + 1
+                queue.append(s2)
+    raise AssertionError("no way")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "moves"),
+    [("Treasure-v0", {}, 5), ("Treasure-v0", {"size": 12}, 11), ("Maze-v0", {}, 6), ("Maze-v0", {"size": 7}, 12)],
+)
+def test_length_of_the_way(env_id, options, moves):
+    env = gym.make(env_id, **options)
+    assert moves_to_the_best_end(env, env.reset(seed=0)[0]) == moves
+
+
+def test_maze_is_the_lectures():
+    maze = gym.make("Maze-v0").unwrapped
+    assert maze.terminals == {1 * 4 + 2: -1.0, 2 * 4 + 1: -1.0, 2 * 4 + 2: 1.0}
+    assert maze.reset(seed=0)[0] == 0
+
+
+def test_gridworld_starts_in_every_other_cell():
+    env = gym.make("GridWorld-v0")
+    starts = {env.reset(seed=0 if i == 0 else None)[0] for i in range(500)}
+    assert starts == set(range(1, 15))
+    assert all(P[2] == -1.0 for s in range(1, 15) for (P,) in env.unwrapped.P[s].values())
+
+
+def test_treasure_in_text():
+    env = gym.make("Treasure-v0", render_mode="ansi")
+    env.reset()
+    assert env.render() == "o----T"
+    env.step(1)
+    assert env.render() == "-o---T"
+    for _ in range(4):
+        env.step(1)
+    assert env.render() == "-----o"
+
+
+def test_maze_in_colours():
+    env = gym.make("Maze-v0", render_mode="rgb_array")
+    env.reset()
+    image = env.render()
+    size = envs.FiniteMDP.cell_pixels
+    middle = lambda row, column: tuple(image[row * size + size // 2, column * size + size // 2])  # noqa: E731
+    assert image.shape == (4 * size, 4 * size, 3)
+    assert middle(0, 0) == envs.RED
+    assert middle(1, 2) == middle(2, 1) == envs.BLACK
+    assert middle(2, 2) == envs.YELLOW
+    assert middle(3, 3) == envs.WHITE
+
+
+@pytest.mark.parametrize("env_id", OURS)
+def test_window(env_id):
+    env = gym.make(env_id, render_mode="human")
+    env.reset(seed=0)
+    env.step(1)
+    env.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, -3])
+def test_impossible_sizes(size):
+    for env_id in ("Treasure-v0", "Maze-v0"):
+        with pytest.raises(envs.BadInput, match="at least"):
+            envs.make(env_id, size=size)
+
+
+class NoBox2D:
+    """Stands for an environment of gymnasium.envs.box2d where Box2D is not installed."""
+
+    def __call__(self, **kwargs):
+        raise gym.error.DependencyNotInstalled("Box2D is not installed")
+
+    def __repr__(self):
+        return "gymnasium.envs.box2d:LunarLander"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "says"),
+    [
+        ("CartPol-v1", "CartPole-v1"),
+        ("cartpole-v1", "CartPole-v1"),
+        ("CartPole-v99", "CartPole-v1"),
+        ("Nothing-v0", "for example"),
+        ("", "for example"),
+        ("no_such_module:Env-v0", "no_such_module"),
+        ("Nowhere/Env-v0", "for example"),
+        ("ALE/Pong-v5", "pip install"),
+        ("NeedsBox-v0", 'pip install "gymnasium[box2d]"'),
+    ],
+)
+def test_make_says_what_to_do(env_id, says, monkeypatch):
+    monkeypatch.setitem(gym.registry, "NeedsBox-v0", gym.envs.registration.EnvSpec("NeedsBox-v0", entry_point=NoBox2D()))
+    with pytest.raises(envs.BadInput) as error:
+        envs.make(env_id)
+    message = str(error.value)
+    assert says in message
+    assert "\n" not in message
+
+
+class FromFive(gym.Env):
+    """Two states, two actions, both counted from five on."""
+
+    observation_space = gym.spaces.Discrete(2, start=5)
+    action_space = gym.spaces.Discrete(2, start=5)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 5, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return action, 0.0, False, False, {}
+
+
+def test_spaces_are_counted_from_zero():
+    env = envs.zero_based(FromFive())
+    assert env.reset()[0] == 0
+    assert env.step(1)[0] == 1
+    assert env.observation_space == env.action_space == gym.spaces.Discrete(2)
