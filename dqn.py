@@ -30,6 +30,8 @@ Beyond the slide (all off under --literal)
                          every step on theta moves its own target, and Q chases itself, often to infinity.
     --no-double          off: double Q-learning. Q picks the next action, the target network values it; the max of noisy
                          estimates is too high on average, and bootstrapping adds that error up.
+    --n-steps 1          off: r_j summed over n steps before the bootstrap. News of an end travels n steps at once, and less rests
+                         on guesses. It helps most of all; its price is a bias, as the actions of older policies are in the sum.
     --no-huber           off: the Huber loss and the clipped gradient norm. One surprising return cannot throw theta far away.
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
     --epsilon-decay 0    off: epsilon falling from 1 to its small value. At first Q knows nothing, later randomness only harms.
@@ -47,6 +49,7 @@ References
 
     Mnih et al., Playing Atari with Deep Reinforcement Learning, 2013 (the algorithm box).
     Mnih et al., Human-level control through deep reinforcement learning, 2015 (the target network).
+    Sutton, Barto, Reinforcement Learning: An Introduction, 2nd edition, 2018, chapter 7 (n-step returns).
     van Hasselt, Guez, Silver, Deep Reinforcement Learning with Double Q-learning, 2016.
 """
 
@@ -60,7 +63,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gymnasium.spaces import flatdim, flatten
+from gymnasium.spaces import flatdim, flatten, flatten_space
 from torch import nn
 
 from common import runs
@@ -80,12 +83,15 @@ class QNetwork(nn.Module):
 
     def __init__(self, observation_space: gym.Space, n_actions: int, hidden: int):
         super().__init__()
-        # phi and the network are chosen here and nowhere else. A vector stays as it is and a Discrete state becomes one-hot:
-        # Gymnasium's flatten does both. For pixels, put the paper's phi here (grey, 84x84, the last 4 frames) and convolutions.
+        # phi and the network are chosen here and nowhere else. A Discrete state becomes one-hot; a vector is divided by its
+        # bounds where it has any: the pole's angle stays within 0.4, so small an input would hardly be heard beside the others.
+        # For pixels, the paper's phi (grey, 84x84, the last 4 frames) and convolutions belong here.
         self.observation_space = observation_space
-        self.features = flatdim(observation_space)
+        flat = flatten_space(observation_space)
+        bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
+        self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
         self.layers = nn.Sequential(
-            nn.Linear(self.features, hidden),
+            nn.Linear(flat.shape[0], hidden),
             nn.ReLU(),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
@@ -94,7 +100,7 @@ class QNetwork(nn.Module):
 
     def phi(self, observation) -> np.ndarray:
         """Preprocess one observation. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32, copy=False)
+        return flatten(self.observation_space, observation).astype(np.float32) / self.scale
 
     def forward(self, phi: torch.Tensor) -> torch.Tensor:
         """All actions' values in one pass, so that the max over actions costs nothing extra."""
@@ -120,20 +126,37 @@ class ReplayMemory:
         self.rewards = np.empty(capacity, np.float32)
         self.next_states = np.empty((capacity, features), np.float32)
         self.terminated = np.empty(capacity, np.float32)
+        self.done = np.empty(capacity, bool)
         self.capacity, self.stored = capacity, 0
 
-    def store(self, state, action, reward, next_state, terminated) -> None:
-        """Put one transition in; when full, the oldest gives way (a ring)."""
+    def store(self, state, action, reward, next_state, terminated, done) -> None:
+        """Put one transition in; when full, the oldest gives way (a ring). `done`: the episode ended, for whatever reason."""
         i = self.stored % self.capacity
         self.states[i], self.actions[i], self.rewards[i] = state, action, reward
-        self.next_states[i], self.terminated[i] = next_state, terminated
+        self.next_states[i], self.terminated[i], self.done[i] = next_state, terminated, done
         self.stored += 1
 
-    def sample(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """`batch` transitions, each drawn uniformly, with replacement. Shapes: (batch, features) for states, else (batch,)."""
-        j = rng.integers(min(self.stored, self.capacity), size=batch)
-        columns = (self.states, self.actions, self.rewards, self.next_states, self.terminated)
-        return tuple(torch.from_numpy(column[j]) for column in columns)
+    def sample(self, batch: int, n_steps: int, gamma: float, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        """`batch` transitions, each drawn uniformly, with replacement.
+
+        With n_steps = 1 a transition is what was stored. With more it spans up to n steps of the same episode:
+        r_j + gamma r_{j+1} + ... + gamma^{n-1} r_{j+n-1} in place of r_j, phi_{j+n} in place of phi_{j+1}, discount gamma^n.
+
+        Returns:
+            phi_j (batch, features), a_j, r_j (batch,), phi_{j+n} (batch, features), terminated, discount (batch,).
+        """
+        first = rng.integers(max(0, self.stored - self.capacity), self.stored, size=batch)  # counted since the beginning
+        last = first.copy()  # the step up to which the rewards are summed
+        rewards = self.rewards[first % self.capacity]
+        discount = np.full(batch, gamma, np.float32)
+        for _ in range(n_steps - 1):
+            goes_on = ~self.done[last % self.capacity] & (last + 1 < self.stored)  # stop at the episode's end, or at the newest
+            last += goes_on
+            rewards += goes_on * discount * self.rewards[last % self.capacity]
+            discount[goes_on] *= gamma
+        first, last = first % self.capacity, last % self.capacity
+        columns = (self.states[first], self.actions[first], rewards, self.next_states[last], self.terminated[last], discount)
+        return tuple(torch.from_numpy(column) for column in columns)
 
 
 @runs.checked(
@@ -145,7 +168,7 @@ def train(
     seed: int = 0,
     episodes: int = 10_000,
     steps: int = 100_000,
-    gamma: float = 0.98,
+    gamma: float = 0.99,
     alpha: float = 5e-4,
     epsilon: float = 0.01,
     epsilon_decay: int = 5_000,
@@ -153,7 +176,8 @@ def train(
     batch: int = 128,
     warmup: int = 1_000,
     train_every: int = 4,
-    tau: float = 0.02,
+    tau: float = 0.01,
+    n_steps: int = 5,
     double: bool = True,
     huber: bool = True,
     adam: bool = True,
@@ -177,6 +201,7 @@ def train(
         warmup: steps before the first gradient step; in [1, inf).
         train_every: environment steps for each gradient step; in [1, inf).
         tau: how far the target network follows at each gradient step, theta' = tau theta + (1 - tau) theta'; in (0, 1].
+        n_steps: n, the steps whose rewards are summed before the bootstrap; in [1, inf).
         double: choose the next action with Q, value it with the target network.
         huber: Huber loss and a gradient norm of at most 10, in place of the square.
         adam: Adam, in place of the plain gradient step.
@@ -192,7 +217,7 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        tau, double, huber, adam, warmup, train_every = 1.0, False, False, False, 1, 1
+        tau, n_steps, double, huber, adam, warmup, train_every = 1.0, 1, False, False, False, 1, 1
         epsilon, epsilon_decay = 0.1, 0  # constant, "small": the paper's last value
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
@@ -236,21 +261,22 @@ def train(
             # the state after it is worth as much as ever. So D keeps `terminated`, and [12] bootstraps through time limits;
             # with `done` in its place, states would look worthless just because the clock ran out.
             # [10] Store transition (phi_t, a_t, r_t, phi_{t+1}) in D
-            D.store(state, action, reward, next_state, terminated)
+            D.store(state, action, reward, next_state, terminated, done=terminated or truncated)
             state, episode_return, done = next_state, episode_return + float(reward), terminated or truncated
 
             if step < warmup or step % train_every:
                 continue
             # [11] Sample random minibatch of transitions (phi_j, a_j, r_j, phi_{j+1}) from D
-            state_j, action_j, reward_j, next_state_j, terminated_j = D.sample(batch, rng)  # each of length `batch`
+            state_j, action_j, reward_j, next_state_j, terminated_j, discount_j = D.sample(batch, n_steps, gamma, rng)
             with torch.no_grad():  # the "real value" is a constant: no gradient through it
                 values = target_network(next_state_j)  # (batch, actions)
                 # Double Q-learning: a* = argmax_a Q(phi_{j+1}, a; theta), valued by theta'. Off: both by theta', the plain max.
                 best = (q_network(next_state_j) if double else values).argmax(dim=1, keepdim=True)  # (batch, 1)
                 next_value = values.gather(1, best).squeeze(1)  # (batch,)
-            # Both cases in one expression: 1 - terminated is 0 exactly at terminal phi_{j+1}, where only r_j is left.
+            # Both cases in one expression: 1 - terminated is 0 exactly at terminal phi_{j+1}, where only r_j is left. The
+            # discount is gamma, or gamma^n where r_j is a sum over n steps.
             # [12] Set y_j = r_j for terminal phi_{j+1}; r_j + gamma max_a' Q(phi_{j+1}, a'; theta) for non-terminal phi_{j+1}
-            y = reward_j + gamma * (1 - terminated_j) * next_value  # (batch,)
+            y = reward_j + discount_j * (1 - terminated_j) * next_value  # (batch,)
             # [13] Perform a gradient descent step on (y_j - Q(phi_j, a_j; theta))^2
             q = q_network(state_j).gather(1, action_j.unsqueeze(1)).squeeze(1)  # Q of the actions taken, (batch,)
             loss = F.smooth_l1_loss(q, y) if huber else F.mse_loss(q, y)

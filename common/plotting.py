@@ -91,6 +91,6 @@ def show_text(env: gym.Env, pause: float) -> None:
         return
     text = env.render().rstrip("\n")
     print(text, flush=True)
-    time.sleep(pause)
     if sys.stdout.isatty():
+        time.sleep(pause)
         print(f"\x1b[{text.count(chr(10)) + 1}A\x1b[J", end="")

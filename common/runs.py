@@ -113,6 +113,8 @@ class Flags:
     """no training: take what was saved in this folder, and evaluate it"""
     render: bool = False
     """watch the learned policy afterwards, in a window (text environments: in the terminal)"""
+    render_delay: float = 0.05
+    """seconds for each picture in the terminal"""
     record: Path | None = None
     """save a clip of the learned policy as FILE.gif"""
 
@@ -253,6 +255,12 @@ class Run:
         if not screen:
             raise BadInput("--render: there is no screen here; use --record clip.gif")
         return self._render_mode("--render", "human", env)
+
+    def watched(self, env: gym.Env) -> gym.Env:
+        """With --render, a text environment whose first training episodes can be watched in the terminal; else `env` itself."""
+        if self._flags.render and self._watch_mode(env) == "ansi":
+            return Watched(self.make_env(render_mode="ansi"), self._flags.render_delay)
+        return env
 
     # -- during training
 
@@ -457,16 +465,41 @@ class Run:
         with contextlib.closing(self.make_env()) as env:
             mode = self._watch_mode(env)
         with contextlib.closing(self.make_env(render_mode=mode)) as env:
-            pause = 1 / env.metadata.get("render_fps", 8) if mode == "ansi" else 0
             for episode in range(1, episodes + 1):
                 observation, _ = env.reset(seed=self.hyperparameters["seed"] + episode)
                 total, step, done = 0.0, 0, False
                 while not done:
-                    plotting.show_text(env, pause)
+                    plotting.show_text(env, self._flags.render_delay)
                     observation, reward, terminated, truncated, _ = env.step(act(observation))
                     total, step, done = total + float(reward), step + 1, terminated or truncated
-                plotting.show_text(env, pause)
+                plotting.show_text(env, self._flags.render_delay)
                 print(f"Episode {episode}: total_steps = {step}, return {total:g}")
+
+
+class Watched(gym.Wrapper):
+    """Shows the first episodes of a text environment as they happen, as the lecture's demo does."""
+
+    def __init__(self, env: gym.Env, delay: float, episodes: int = 12):
+        super().__init__(env)
+        self.delay, self.episodes, self.episode, self.steps = delay, episodes, 1, 0
+
+    def reset(self, **kwargs):
+        result = self.env.reset(**kwargs)
+        self.steps = 0
+        if self.episode <= self.episodes:
+            plotting.show_text(self.env, self.delay)
+        return result
+
+    def step(self, action):
+        result = self.env.step(action)
+        self.steps += 1
+        if self.episode <= self.episodes:
+            plotting.show_text(self.env, self.delay)
+        if result[2] or result[3]:
+            if self.episode <= self.episodes:
+                print(f"Episode {self.episode}: total_steps = {self.steps}")
+            self.episode += 1
+        return result
 
 
 def evaluate(make_env: envs.EnvMaker, act: Callable, episodes: int, seed: int) -> list[float]:
@@ -482,6 +515,18 @@ def evaluate(make_env: envs.EnvMaker, act: Callable, episodes: int, seed: int) -
             returns.append(total)
             observation, _ = env.reset()
         return returns
+
+
+def print_table(Q: np.ndarray, env: gym.Env, most: int = 16) -> None:
+    """Print a Q-table, shape (states, actions), with the names of states and actions; of a long one the first `most` rows."""
+    names = getattr(env.unwrapped, "action_names", None) or [f"action {a}" for a in range(Q.shape[1])]
+    columns = getattr(env.unwrapped, "shape", (1,))[-1] if isinstance(env.unwrapped, envs.FiniteMDP) else 0
+    print("\nQ-table" + "".join(f"{name:>11}" for name in names))
+    for state, values in enumerate(Q[:most]):
+        label = f"cell {state // columns},{state % columns}" if columns else f"state {state}"
+        print(f"{label:<9}" + "".join(f"{value:11.4f}" for value in values))
+    if len(Q) > most:
+        print(f"... and {len(Q) - most} more states")
 
 
 # ------------------------------------------------------------------------------------------------------------ the files

@@ -1,0 +1,284 @@
+"""Proximal policy optimisation (PPO). Lecture part 5, "PPO".
+
+The idea: the policy gradient is only right near the policy that collected the data. PPO collects a batch with pi_theta_old, takes
+many small steps on it, and pays for moving away: the objective weighs each action by how much more likely it has become,
+pi_theta / pi_theta_old, times its advantage A_t, less a penalty on the distance KL[pi_theta_old, pi_theta]. So each batch serves
+many times over, and the policy still moves safely.
+
+Pseudocode ([1] is the slide's objective; [a] to [f] are the loop around it; Schulman et al., 2017, Algorithm 1)
+
+    [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
+
+    [a] for iteration = 1, 2, ... do
+    [b]     for actor = 1, 2, ..., N do
+    [c]         Run policy pi_theta_old in environment for T timesteps
+    [d]         Compute advantage estimates A_1, ..., A_T (GAE, lambda)
+    [e]     Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
+    [f]     theta_old <- theta
+
+As in the paper, beta adapts to the distance d = E_t[KL] that an iteration went: d < d_targ / 1.5 halves it, d > 1.5 d_targ doubles
+it. The paper's other surrogate, min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t) with the ratio r_t, is --objective clip.
+
+Beyond the slide (all off under --literal)
+
+    --objective kl       off: ...
+
+Try
+
+    python ppo.py --env CartPole-v1
+    python ppo.py --env Pendulum-v1
+    python ppo.py --env Acrobot-v1 --objective clip
+    python ppo.py --env CartPole-v1 --literal
+
+References
+
+    Schulman et al., Proximal Policy Optimization Algorithms, 2017.
+    Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016 (GAE).
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete, flatdim, flatten, flatten_space
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import iterate
+from torch import nn
+from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
+
+from common import runs
+
+
+class Model(nn.Module):
+    """The policy pi(a|s; theta) and the value V(s; theta_v), two networks side by side.
+
+    Discrete actions: a softmax over them. Box actions: a Gaussian, in units in which the bounds are -1 and 1.
+
+    Args:
+        observation_space: what the environment shows.
+        action_space: Discrete or Box.
+        hidden: units of each of the two hidden layers.
+    """
+
+    def __init__(self, observation_space: gym.Space, action_space: gym.Space, hidden: int):
+        super().__init__()
+        # A Discrete state becomes one-hot; a vector is divided by its bounds where it has any, so that no input is drowned.
+        self.observation_space = observation_space
+        flat = flatten_space(observation_space)
+        bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
+        self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        self.discrete = isinstance(action_space, Discrete)
+        outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
+        self.policy = self._network(flat.shape[0], outputs, hidden)
+        self.value = self._network(flat.shape[0], 1, hidden)
+        with torch.no_grad():
+            self.policy[-1].weight *= 0.01  # nearly the same for all actions: the first data should show a bit of everything
+        if not self.discrete:
+            self.log_std = nn.Parameter(torch.zeros(outputs))  # one spread for all states: log, so that it stays positive
+            bounded = np.isfinite(action_space.low) & np.isfinite(action_space.high)
+            self.low, self.high = (np.where(bounded, b, np.sign(b)) for b in (action_space.low, action_space.high))
+            self.clip = np.where(bounded, 1.0, np.inf)
+
+    @staticmethod
+    def _network(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
+        )
+
+    def phi(self, observation) -> np.ndarray:
+        """One observation as a vector. Shape: (features,), float32."""
+        return flatten(self.observation_space, observation).astype(np.float32) / self.scale
+
+    def pi(self, states: torch.Tensor) -> Distribution:
+        """pi(.|s) for states of shape (batch, features); its log_prob, entropy and kl_divergence have shape (batch,)."""
+        outputs = self.policy(states)
+        if self.discrete:
+            return Categorical(logits=outputs)
+        return Independent(Normal(outputs, self.log_std.exp()), 1)
+
+    def V(self, states: torch.Tensor) -> torch.Tensor:
+        """V(s) for states of shape (batch, features). Shape: (batch,)."""
+        return self.value(states).squeeze(-1)
+
+    def to_env(self, action: np.ndarray):
+        """An action as the environment takes it; a Gaussian one is clipped to the bounds only here, its log_prob is not."""
+        if self.discrete:
+            return action
+        return (self.low + (np.clip(action, -self.clip, self.clip) + 1) / 2 * (self.high - self.low)).astype(np.float32)
+
+    @torch.inference_mode()
+    def greedy(self, observation):
+        """The most likely action in one state, as the environment takes it."""
+        outputs = self.policy(torch.from_numpy(self.phi(observation)))
+        return outputs.argmax().item() if self.discrete else self.to_env(outputs.numpy())
+
+
+@runs.checked(observations="vector", actions={"Discrete", "Box"})
+def train(
+    make_env: Callable[[], gym.Env],
+    *,
+    seed: int = 0,
+    steps: int = 200_000,
+    n_envs: int = 8,
+    horizon: int = 64,
+    epochs: int = 10,
+    batch: int = 256,
+    gamma: float = 0.99,
+    gae_lambda: float = 0.95,
+    alpha: float = 1e-3,
+    objective: Literal["kl", "clip"] = "kl",
+    beta: float = 1.0,
+    d_targ: float = 0.02,
+    clip: float = 0.2,
+    entropy: float = 0.0,
+    normalize: bool = True,
+    hidden: int = 64,
+    literal: bool = False,
+    on_episode: Callable[[float, int, int], bool] | None = None,
+) -> tuple[Model, list[float]]:
+    """Proximal policy optimisation.
+
+    Args:
+        make_env: a function that makes one environment, with Discrete or Box actions.
+        seed: one seed, one result; in [0, inf).
+        steps: the budget in environment steps, of all actors together; in [1, inf).
+        n_envs: N, the actors, each with an environment of its own; in [1, inf).
+        horizon: T, the timesteps that each actor runs in an iteration; in [1, inf).
+        epochs: K, how often each batch is gone through; in [1, inf).
+        batch: M, the size of a minibatch; NT at most is used; in [1, inf).
+        gamma: discount of the return; in [0, 1].
+        gae_lambda: lambda of the advantage estimate, between one step (0) and the whole return (1); in [0, 1].
+        alpha: step size of Adam; in (0, inf).
+        objective: the surrogate: the slide's with the KL penalty, or the clipped one.
+        beta: the KL penalty to begin with; it adapts; in [0, inf).
+        d_targ: the distance E_t[KL] that an iteration should go; in (0, inf).
+        clip: eps of the clipped surrogate; in (0, 1).
+        entropy: weight of the policy's entropy in the objective; in [0, inf).
+        normalize: bring the advantages of a minibatch to mean 0 and spread 1.
+        hidden: units of each hidden layer; in [1, inf).
+        literal: the slide to the letter: everything under "Beyond the slide" is off.
+        on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
+
+    Returns:
+        The model, policy and value, and the undiscounted return of every finished episode.
+
+    Raises:
+        ValueError: a number outside its interval, or spaces that do not fit.
+        FloatingPointError: the loss is no longer a finite number.
+    """
+    if literal:
+        objective, entropy, normalize = "kl", 0.0, False
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
+    rng = np.random.default_rng(seed)
+    returns, step = [], 0
+
+    # N environments, stepped together. SAME_STEP: an environment that ends is reset within the same call. So every transition
+    # lies within one episode, and its true last observation comes in info["final_obs"].
+    envs = SyncVectorEnv([make_env] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    model = Model(envs.single_observation_space, envs.single_action_space, hidden)  # theta
+    old = copy.deepcopy(model)  # theta_old
+    optimizer = torch.optim.Adam(model.parameters(), lr=alpha, fused=True)
+
+    def phi(observations) -> np.ndarray:
+        return np.stack([model.phi(observation) for observation in iterate(envs.observation_space, observations)])
+
+    state = phi(envs.reset(seed=seed)[0])  # (N, features); each environment has a seed of its own
+    episode_return, episode_length = np.zeros(n_envs), np.zeros(n_envs, int)
+
+    # [a] for iteration = 1, 2, ... do
+    while step < steps:
+        # The actors' lines are rows of arrays: at each time one call moves all N of them. Shapes: (T, N), states (T, N, features).
+        # [b] for actor = 1, 2, ..., N do (vectorised over actors)
+        rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)
+        states, next_states = np.zeros((2, horizon, *state.shape), np.float32)
+        actions = []
+        # [c] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
+        for t in range(horizon):
+            with torch.inference_mode():
+                actions.append(old.pi(torch.from_numpy(state)).sample())
+            observations, rewards[t], terminated[t], truncated, info = envs.step(old.to_env(actions[t].numpy()))
+            states[t], state = state, phi(observations)
+            next_states[t], done[t] = state, np.logical_or(terminated[t], truncated)
+            step += n_envs
+            episode_return, episode_length = episode_return + rewards[t], episode_length + 1
+            for i in np.flatnonzero(done[t]):
+                next_states[t, i] = model.phi(info["final_obs"][i])  # not the first state of the next episode
+                returns.append(float(episode_return[i]))
+                if on_episode and on_episode(returns[-1], int(episode_length[i]), step):
+                    envs.close()
+                    return model, returns
+                episode_return[i] = episode_length[i] = 0
+
+        s, a = torch.from_numpy(states), torch.stack(actions)
+        with torch.no_grad():
+            values, next_values = model.V(s).numpy(), model.V(torch.from_numpy(next_states)).numpy()  # (T, N)
+        # The error of one step, delta_t = r_t + gamma V(s_{t+1}) - V(s_t). Only a terminal state has no future; a time limit
+        # (truncated) cuts the sum over later errors, which belong to another episode, but not the bootstrap.
+        delta = rewards + gamma * (1 - terminated) * next_values - values
+        # [d] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
+        advantages = np.zeros_like(delta)
+        later = np.zeros(n_envs, np.float32)
+        for t in reversed(range(horizon)):  # A_t = delta_t + gamma lambda A_{t+1}
+            advantages[t] = later = delta[t] + gamma * gae_lambda * (1 - done[t]) * later
+
+        # From here on time and actor do not matter any more: NT samples in a row.
+        s, a = s.flatten(0, 1), a.flatten(0, 1)
+        A, target = torch.from_numpy(advantages).flatten(), torch.from_numpy(advantages + values).flatten()
+        with torch.no_grad():
+            pi_old = old.pi(s)
+            log_old = pi_old.log_prob(a)
+        # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
+        for _ in range(epochs):
+            for j in np.array_split(rng.permutation(len(s)), max(1, len(s) // batch)):
+                pi = model.pi(s[j])
+                ratio = (pi.log_prob(a[j]) - log_old[j]).exp()  # pi_theta / pi_theta_old, (M,)
+                A_j = (A[j] - A[j].mean()) / (A[j].std() + 1e-8) if normalize and len(j) > 1 else A[j]
+                with torch.no_grad():
+                    before = old.pi(s[j])
+                # [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
+                if objective == "kl":
+                    surrogate = (ratio * A_j - beta * kl_divergence(before, pi)).mean()
+                else:  # beyond the interval 1 +- eps there is nothing more to gain, so that theta stays near theta_old
+                    surrogate = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()
+                value_loss = (target[j] - model.V(s[j])).square().mean()
+                loss = -surrogate - entropy * pi.entropy().mean() + 0.5 * value_loss
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a smaller alpha may help")
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+        with torch.no_grad():
+            d = kl_divergence(old.pi(s), model.pi(s)).mean().item()  # how far this iteration went
+        if d < d_targ / 1.5:
+            beta /= 2
+        elif d > d_targ * 1.5:
+            beta *= 2
+        # [f] theta_old <- theta
+        old.load_state_dict(model.state_dict())
+    envs.close()
+    return model, returns
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line: `python ppo.py --help`. Returns the exit status."""
+    with runs.Run(train, argv, env="CartPole-v1") as run:
+        env = run.open_env()
+        if run.load:
+            model = run.loaded(Model(env.observation_space, env.action_space, run.hyperparameters["hidden"]))
+        else:
+            with run.training():
+                model, _ = train(run.make_env, **run.hyperparameters, on_episode=run.on_episode)
+        run.finish(model, act=model.greedy)
+    return run.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
