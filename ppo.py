@@ -7,7 +7,8 @@ many times over, and the policy still moves safely.
 
 Pseudocode ([1] is the slide's objective; [a] to [f] are the loop around it; Schulman et al., 2017, Algorithm 1)
 
-    [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
+    [1] maximize over theta:
+        E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
 
     [a] for iteration = 1, 2, ... do
     [b]     for actor = 1, 2, ..., N do
@@ -16,8 +17,8 @@ Pseudocode ([1] is the slide's objective; [a] to [f] are the loop around it; Sch
     [e]     Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
     [f]     theta_old <- theta
 
-As in the paper, beta adapts to the distance d = E_t[KL] that an iteration went: d < d_targ / 1.5 halves it, d > 1.5 d_targ doubles
-it. The paper's other surrogate, min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t) with the ratio r_t, is --objective clip.
+As in the paper, beta adapts to the distance d = E_t[KL] that an iteration went: d < d_targ / 1.5 halves it, d > 1.5 d_targ
+doubles it. The paper's other surrogate, min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t) with the ratio r_t, is --objective clip.
 
 Beyond the slide (all off under --literal)
 
@@ -56,14 +57,14 @@ from common import runs
 
 
 class Model(nn.Module):
-    """The policy pi(a|s; theta) and the value V(s; theta_v), two networks side by side.
+    """pi(a|s; theta) and V(s; theta_v).
 
     Discrete actions: a softmax over them. Box actions: a Gaussian, in units in which the bounds are -1 and 1.
 
     Args:
         observation_space: what the environment shows.
         action_space: Discrete or Box.
-        hidden: units of each of the two hidden layers.
+        hidden: units of the hidden layer.
     """
 
     def __init__(self, observation_space: gym.Space, action_space: gym.Space, hidden: int):
@@ -74,30 +75,23 @@ class Model(nn.Module):
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
         self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
         self.discrete = isinstance(action_space, Discrete)
-        outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
-        self.policy = self._network(flat.shape[0], outputs, hidden)
-        self.value = self._network(flat.shape[0], 1, hidden)
-        with torch.no_grad():
-            self.policy[-1].weight *= 0.01  # nearly the same for all actions: the first data should show a bit of everything
+        self.outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
+        self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.outputs))
+        self.value = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, 1))
         if not self.discrete:
-            self.log_std = nn.Parameter(torch.zeros(outputs))  # one spread for all states: log, so that it stays positive
+            self.log_std = nn.Parameter(torch.zeros(self.outputs))  # one spread for all states: log, so that it stays positive
+            self.shape, self.dtype = action_space.shape, action_space.dtype
             bounded = np.isfinite(action_space.low) & np.isfinite(action_space.high)
-            self.low, self.high = (np.where(bounded, b, np.sign(b)) for b in (action_space.low, action_space.high))
-            self.clip = np.where(bounded, 1.0, np.inf)
+            self.low, self.high = np.where(bounded, action_space.low, -1), np.where(bounded, action_space.high, 1)
+            self.limit = np.where(bounded, 1.0, np.inf)
 
-    @staticmethod
-    def _network(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
-        )
-
-    def phi(self, observation) -> np.ndarray:
+    def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
         return flatten(self.observation_space, observation).astype(np.float32) / self.scale
 
     def pi(self, states: torch.Tensor) -> Distribution:
-        """pi(.|s) for states of shape (batch, features); its log_prob, entropy and kl_divergence have shape (batch,)."""
-        outputs = self.policy(states)
+        """pi(.|s) for states of shape (batch, features); its log_prob and entropy have shape (batch,)."""
+        outputs = self.layers(states)
         if self.discrete:
             return Categorical(logits=outputs)
         return Independent(Normal(outputs, self.log_std.exp()), 1)
@@ -109,14 +103,15 @@ class Model(nn.Module):
     def to_env(self, action: np.ndarray):
         """An action as the environment takes it; a Gaussian one is clipped to the bounds only here, its log_prob is not."""
         if self.discrete:
-            return action
-        return (self.low + (np.clip(action, -self.clip, self.clip) + 1) / 2 * (self.high - self.low)).astype(np.float32)
+            return int(action)
+        inside = np.clip(action.reshape(self.shape), -self.limit, self.limit)
+        return (self.low + (inside + 1) / 2 * (self.high - self.low)).astype(self.dtype)  # -1 is the lower bound, 1 the upper
 
     @torch.inference_mode()
     def greedy(self, observation):
         """The most likely action in one state, as the environment takes it."""
-        outputs = self.policy(torch.from_numpy(self.phi(observation)))
-        return outputs.argmax().item() if self.discrete else self.to_env(outputs.numpy())
+        outputs = self.layers(torch.from_numpy(self.vector(observation))).numpy()
+        return self.to_env(outputs.argmax() if self.discrete else outputs)
 
 
 @runs.checked(observations="vector", actions={"Discrete", "Box"})
@@ -126,15 +121,15 @@ def train(
     seed: int = 0,
     steps: int = 200_000,
     n_envs: int = 8,
-    horizon: int = 64,
+    horizon: int = 128,
     epochs: int = 10,
     batch: int = 256,
     gamma: float = 0.99,
     gae_lambda: float = 0.95,
-    alpha: float = 1e-3,
+    alpha: float = 3e-3,
     objective: Literal["kl", "clip"] = "kl",
     beta: float = 1.0,
-    d_targ: float = 0.02,
+    d_targ: float = 0.01,
     clip: float = 0.2,
     entropy: float = 0.0,
     normalize: bool = True,
@@ -178,6 +173,7 @@ def train(
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
     returns, step = [], 0
+    unit = 1 / max(1 - gamma, 0.01)  # the size of a long return, if rewards are of size 1
 
     # N environments, stepped together. SAME_STEP: an environment that ends is reset within the same call. So every transition
     # lies within one episode, and its true last observation comes in info["final_obs"].
@@ -186,15 +182,15 @@ def train(
     old = copy.deepcopy(model)  # theta_old
     optimizer = torch.optim.Adam(model.parameters(), lr=alpha, fused=True)
 
-    def phi(observations) -> np.ndarray:
-        return np.stack([model.phi(observation) for observation in iterate(envs.observation_space, observations)])
+    def vectors(observations) -> np.ndarray:
+        return np.stack([model.vector(observation) for observation in iterate(envs.observation_space, observations)])
 
-    state = phi(envs.reset(seed=seed)[0])  # (N, features); each environment has a seed of its own
+    state = vectors(envs.reset(seed=seed)[0])  # (N, features); each environment has a seed of its own
     episode_return, episode_length = np.zeros(n_envs), np.zeros(n_envs, int)
 
     # [a] for iteration = 1, 2, ... do
     while step < steps:
-        # The actors' lines are rows of arrays: at each time one call moves all N of them. Shapes: (T, N), states (T, N, features).
+        # The actors are columns of arrays: one call moves all N of them. Shapes: (T, N), states (T, N, features).
         # [b] for actor = 1, 2, ..., N do (vectorised over actors)
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)
         states, next_states = np.zeros((2, horizon, *state.shape), np.float32)
@@ -203,13 +199,14 @@ def train(
         for t in range(horizon):
             with torch.inference_mode():
                 actions.append(old.pi(torch.from_numpy(state)).sample())
-            observations, rewards[t], terminated[t], truncated, info = envs.step(old.to_env(actions[t].numpy()))
-            states[t], state = state, phi(observations)
+            moves = np.stack([old.to_env(action) for action in actions[t].numpy()])
+            observations, rewards[t], terminated[t], truncated, info = envs.step(moves)
+            states[t], state = state, vectors(observations)
             next_states[t], done[t] = state, np.logical_or(terminated[t], truncated)
             step += n_envs
             episode_return, episode_length = episode_return + rewards[t], episode_length + 1
             for i in np.flatnonzero(done[t]):
-                next_states[t, i] = model.phi(info["final_obs"][i])  # not the first state of the next episode
+                next_states[t, i] = model.vector(info["final_obs"][i])  # not the first state of the next episode
                 returns.append(float(episode_return[i]))
                 if on_episode and on_episode(returns[-1], int(episode_length[i]), step):
                     envs.close()
@@ -218,7 +215,7 @@ def train(
 
         s, a = torch.from_numpy(states), torch.stack(actions)
         with torch.no_grad():
-            values, next_values = model.V(s).numpy(), model.V(torch.from_numpy(next_states)).numpy()  # (T, N)
+            values, next_values = unit * old.V(s).numpy(), unit * old.V(torch.from_numpy(next_states)).numpy()  # (T, N)
         # The error of one step, delta_t = r_t + gamma V(s_{t+1}) - V(s_t). Only a terminal state has no future; a time limit
         # (truncated) cuts the sum over later errors, which belong to another episode, but not the bootstrap.
         delta = rewards + gamma * (1 - terminated) * next_values - values
@@ -230,25 +227,23 @@ def train(
 
         # From here on time and actor do not matter any more: NT samples in a row.
         s, a = s.flatten(0, 1), a.flatten(0, 1)
-        A, target = torch.from_numpy(advantages).flatten(), torch.from_numpy(advantages + values).flatten()
-        with torch.no_grad():
-            pi_old = old.pi(s)
-            log_old = pi_old.log_prob(a)
+        A, target = torch.from_numpy(advantages).flatten(), torch.from_numpy((advantages + values) / unit).flatten()
         # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
         for _ in range(epochs):
             for j in np.array_split(rng.permutation(len(s)), max(1, len(s) // batch)):
                 pi = model.pi(s[j])
-                ratio = (pi.log_prob(a[j]) - log_old[j]).exp()  # pi_theta / pi_theta_old, (M,)
-                A_j = (A[j] - A[j].mean()) / (A[j].std() + 1e-8) if normalize and len(j) > 1 else A[j]
                 with torch.no_grad():
-                    before = old.pi(s[j])
-                # [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
+                    pi_old = old.pi(s[j])
+                ratio = (pi.log_prob(a[j]) - pi_old.log_prob(a[j])).exp()  # pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t), (M,)
+                A_j = (A[j] - A[j].mean()) / (A[j].std(correction=0) + 1e-8) if normalize else A[j]
+                # [1] maximize over theta:
+                #     E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
                 if objective == "kl":
-                    surrogate = (ratio * A_j - beta * kl_divergence(before, pi)).mean()
+                    surrogate = (ratio * A_j - beta * kl_divergence(pi_old, pi)).mean()
                 else:  # beyond the interval 1 +- eps there is nothing more to gain, so that theta stays near theta_old
                     surrogate = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()
-                value_loss = (target[j] - model.V(s[j])).square().mean()
-                loss = -surrogate - entropy * pi.entropy().mean() + 0.5 * value_loss
+                value_loss = (target[j] - model.V(s[j])).square().mean()  # V is fitted beside; it shares no weight with pi
+                loss = -surrogate - entropy * pi.entropy().mean() + value_loss
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a smaller alpha may help")
                 optimizer.zero_grad()

@@ -84,7 +84,7 @@ class Policy(nn.Module):
             self.low, self.high = np.where(bounded, action_space.low, -1), np.where(bounded, action_space.high, 1)
             self.limit = np.where(bounded, 1.0, np.inf)
 
-    def phi(self, observation) -> np.ndarray:
+    def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
         return flatten(self.observation_space, observation).astype(np.float32) / self.scale
 
@@ -117,7 +117,7 @@ class Policy(nn.Module):
     @torch.inference_mode()
     def greedy(self, observation):
         """The most likely action in one state, as the environment takes it."""
-        outputs = self.layers(torch.from_numpy(self.phi(observation))).numpy()
+        outputs = self.layers(torch.from_numpy(self.vector(observation))).numpy()
         return self.to_env(outputs.argmax() if self.discrete else outputs)
 
 
@@ -180,7 +180,7 @@ def train(
     for episode in range(1, episodes + 1):
         # The episode is played to its end before anything is learned from it. The environment is seeded once; later resets go
         # on from there.
-        state = policy.phi(env.reset(seed=seed if episode == 1 else None)[0])
+        state = policy.vector(env.reset(seed=seed if episode == 1 else None)[0])
         states, actions, rewards, done = [], [], [], False
         while not done and step < steps:
             step += 1
@@ -189,7 +189,7 @@ def train(
             states.append(state)
             actions.append(action)
             rewards.append(float(reward))
-            state, done = policy.phi(observation), terminated or truncated
+            state, done = policy.vector(observation), terminated or truncated
         if not done:  # the budget of steps ended inside this episode: it has no return yet
             break
 

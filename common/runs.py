@@ -92,6 +92,11 @@ def checked(observations: str, actions: set[str], hint: str = "") -> Callable:
     return decorate
 
 
+def stop_requested() -> bool:
+    """Whether Ctrl-C was pressed during training: for a script that waits for other processes."""
+    return envs.StopRequest.asked
+
+
 # ------------------------------------------------------------------------------------------------------------ the flags
 
 
@@ -201,12 +206,17 @@ class Run:
         if isinstance(error, KeyboardInterrupt):
             print("interrupted", file=sys.stderr)
             self.status = 130
-            return True
-        if isinstance(error, BadInput):
+        elif isinstance(error, BadInput):
             print(f"{self.script}.py: {error}", file=sys.stderr)
             self.status = error.status
-            return True
-        return False
+        elif isinstance(error, FloatingPointError):
+            print(f"{self.script}.py: training diverged: {error}", file=sys.stderr)
+            self.status = 1
+            if self._saves:  # the curve so far is worth a look, the weights are not
+                print("saved  " + "  ".join(self._save(None)))
+        else:
+            return False
+        return True
 
     def open_env(self) -> gym.Env:
         """The environment of --env, once every flag has been looked at.
@@ -283,14 +293,15 @@ class Run:
             self._bar = tqdm(total=total, unit="step", unit_scale=True, dynamic_ncols=True, desc="episode 0")
         try:
             yield
-        except FloatingPointError as error:
-            self._end_training()
-            self.status = 1
-            print(f"{self.script}.py: training diverged: {error}", file=sys.stderr)
         finally:
             self._seconds = time.perf_counter() - self._start
             self._interrupted = envs.StopRequest.asked
             self._end_training()
+
+    def failed(self, error: Exception) -> None:
+        """Show an error that ended the training early; what was learned until then is still evaluated and saved."""
+        print(f"{self.script}.py: {error}", file=sys.stderr)
+        self.status = 1
 
     def _end_training(self) -> None:
         if self._bar is not None:
@@ -332,17 +343,13 @@ class Run:
 
     # -- afterwards
 
-    def finish(self, learned: torch.nn.Module | np.ndarray | None, act: Callable[[typing.Any], typing.Any]) -> None:
+    def finish(self, learned: torch.nn.Module | np.ndarray, act: Callable[[typing.Any], typing.Any]) -> None:
         """Evaluate, save, summarise; then show what --render and --record ask for.
 
         Args:
             learned: what was learned: a module whose weights are saved, or a Q-table.
             act: observation -> the greedy action.
         """
-        if self.status == 1:  # diverged: the curve so far is worth a look, the weights are not
-            if self._saves:
-                print("saved  " + "  ".join(self._save(None)))
-            return
         greedy = evaluate(self.make_env, act, EVALUATION_EPISODES, self.hyperparameters["seed"])
         for line in [] if self.load else self._summary():
             print(line)

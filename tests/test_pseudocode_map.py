@@ -35,7 +35,7 @@ class MapError(AssertionError):
 
 @dataclass
 class Line:
-    """One line of pseudocode, in the docstring (column: where its text begins) or in the code (column of the comment)."""
+    """One line of pseudocode, in the docstring (column: its level) or in the code (column: that of the comment)."""
 
     tag: str
     text: str
@@ -54,8 +54,8 @@ def docstring_lines(source: str) -> list[Line]:
         if not inside:
             continue
         if match := TAG.fullmatch(text.strip()):
-            column = len(text) - len(text.lstrip()) + match.start(3)
-            lines.append(Line(match[1], match[3], column, row))
+            # In steps of four, as `[19] until` begins one column behind `[2] repeat`, which is on the same level.
+            lines.append(Line(match[1], match[3], match.start(3) // 4, row))
         elif lines and text.startswith(" "):
             lines[-1].text += " " + text.strip()  # a long line goes on in the next
     for i, line in enumerate(lines):
@@ -191,8 +191,9 @@ def test_a_broken_copy_fails(script):
         broken[f"separated {tag}"] = [*rows[: last + 1], rows[first].split("#")[0] + "# and so on", *rows[last + 1 :]]
         broken[f"moved in {tag}"] = [*rows[:first], "    " + rows[first], *rows[first + 1 :]]
         broken[f"moved out {tag}"] = [*rows[:first], rows[first].removeprefix("    "), *rows[first + 1 :]]
-        if i and first == last and places[i - 1][0] == places[i - 1][1]:
-            before = places[i - 1][0]
+        before = places[i - 1][0]
+        same_series = i > 0 and tag[3].isdigit() == rows[before].strip()[3].isdigit()
+        if same_series and first == last and before == places[i - 1][1]:
             swapped = list(rows)
             swapped[before], swapped[first] = rows[first].strip(), rows[before].strip()
             for row, like in ((before, rows[before]), (first, rows[first])):
