@@ -33,6 +33,8 @@ themselves: a worker only measures gradients with them. Where the slide is loose
 
 Beyond the slide (all off under --literal)
 
+    --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
+                         faster than numbers around 100.
     --no-adam            off: Adam, its statistics shared by all workers, in place of the plain gradient step. Each weight gets a
                          step size that fits its gradients, those of all workers.
     --entropy 0          off: a bonus for the entropy of the policy, as in the paper; an early habit does not end the exploration.
@@ -92,6 +94,7 @@ class Model(nn.Module):
         self.discrete = isinstance(action_space, Discrete)
         self.outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
         self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.outputs))
+        self.register_buffer("unit", torch.ones(()))  # V is learned in units of it; it grows with the returns that are seen
         self.value = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, 1))
         if not self.discrete:
             self.log_std = nn.Parameter(torch.zeros(self.outputs))  # one spread for all states: log, so that it stays positive
@@ -113,7 +116,7 @@ class Model(nn.Module):
 
     def V(self, states: torch.Tensor) -> torch.Tensor:
         """V(s) for states of shape (batch, features). Shape: (batch,)."""
-        return self.value(states).squeeze(-1)
+        return self.unit * self.value(states).squeeze(-1)
 
     @torch.inference_mode()  # acting needs no gradient: [16] computes log pi once more, for all steps at once
     def sample(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -167,6 +170,7 @@ class Shared:
         self.theta = theta.clone().share_memory_()
         self.m, self.v = torch.zeros_like(theta).share_memory_(), torch.zeros_like(theta).share_memory_()
         self.steps, self.updates = mp.get_context().RawArray("q", workers), mp.get_context().RawArray("q", workers)
+        self.unit = mp.get_context().RawValue("d", 1.0)
         self.stop = mp.get_context().RawValue("b", 0)
 
     @property
@@ -187,6 +191,7 @@ def worker(
     gamma: float,
     alpha: float,
     entropy: float,
+    rescale: bool,
     adam: bool,
     hidden: int,
 ) -> None:
@@ -204,7 +209,6 @@ def worker(
     rng = np.random.default_rng([seed, rank])  # each worker sees other states and takes other actions
     model = Model(env.observation_space, env.action_space, hidden)
     theta_local, d_theta = in_one_vector(model)  # theta' and theta'_v, d theta and d theta_v
-    unit = 1 / max(1 - gamma, 0.01)  # the size of a long return, if rewards are of size 1
     state = model.vector(env.reset(seed=seed + 1000 * rank)[0])
     episode_return, episode_length = 0.0, 0
 
@@ -216,6 +220,7 @@ def worker(
         d_theta.zero_()
         # [4] Synchronize thread-specific parameters theta' = theta and theta'_v = theta_v
         theta_local.copy_(shared.theta)
+        model.unit.fill_(shared.unit.value)
         # [5] t_start = t
         t_start = t
         # [6] Get state s_t
@@ -240,26 +245,26 @@ def worker(
                 break
 
         s = torch.from_numpy(np.stack(states))  # (t - t_start + 1, features), the last state as well
-        V = model.V(s)  # in units of `unit`: a network learns numbers around 1 faster than numbers around 100
+        V = model.V(s)  # (t - t_start + 1,)
         # A time limit is not terminal: the world would have gone on, and V says how well.
         # [13] R = 0 for terminal s_t; V(s_t, theta'_v) for non-terminal s_t (bootstrap from last state)
-        R = 0.0 if terminated else unit * V[-1].item()
+        R = 0.0 if terminated else V[-1].item()
         targets = np.zeros(t - t_start, np.float32)
         # [14] for i in {t-1, ..., t_start} do
         for i in reversed(range(t - t_start)):
             # [15] R <- r_i + gamma R
             R = rewards[i] + gamma * R
             targets[i] = R
-        error = torch.from_numpy(targets) / unit - V[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
+        error = torch.from_numpy(targets) - V[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
         pi = model.pi(s[:-1])
         log_pi = pi.log_prob(torch.from_numpy(np.stack(actions)))
         # Minus, as theta climbs this line and the update below descends; detached, as the advantage is a constant here.
         # [16] Accumulate gradients wrt theta': d theta <- d theta + grad_theta' log pi(a_i|s_i; theta') (R - V(s_i; theta'_v))
         #      (vectorised over i)
-        policy_loss = -(log_pi * unit * error.detach() + entropy * pi.entropy()).sum()
+        policy_loss = -(log_pi * error.detach() + entropy * pi.entropy()).sum()
         # [17] Accumulate gradients wrt theta'_v: d theta_v <- d theta_v + d(R - V(s_i; theta'_v))^2 / d theta'_v
         #      (vectorised over i)
-        value_loss = error.square().sum()
+        value_loss = (error / model.unit).square().sum()
         loss = policy_loss + value_loss
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {shared.T}; a smaller alpha may help")
@@ -277,6 +282,8 @@ def worker(
         else:
             shared.theta.sub_(d_theta, alpha=alpha)
 
+        if rescale:
+            shared.unit.value = max(shared.unit.value, abs(sum(rewards)))
         episode_return, episode_length = episode_return + sum(rewards), episode_length + len(rewards)
         if terminated or truncated:
             stop = report(episode_return, episode_length, shared.T)
@@ -366,6 +373,7 @@ def train(
     alpha: float = 2e-3,
     entropy: float = 0.01,
     adam: bool = True,
+    rescale: bool = True,
     hidden: int = 64,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -383,6 +391,7 @@ def train(
         alpha: step size; in (0, inf).
         entropy: weight of the policy's entropy; in [0, inf).
         adam: Adam, with statistics shared by all workers, in place of the plain gradient step.
+        rescale: learn values in units of the largest return seen so far.
         hidden: units of each hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -396,7 +405,7 @@ def train(
         WorkerFailed: a worker raised an exception or was killed; no process is left behind.
     """
     if literal:
-        entropy, adam = 0.0, False
+        rescale, entropy, adam = False, 0.0, False
     torch.manual_seed(seed)
     with contextlib.closing(make_env()) as env:
         model = Model(env.observation_space, env.action_space, hidden)
@@ -409,7 +418,7 @@ def train(
         return bool(on_episode and on_episode(episode_return, length, T))
 
     hyperparameters = dict(
-        seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha, entropy=entropy, adam=adam, hidden=hidden
+        seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha, entropy=entropy, rescale=rescale, adam=adam, hidden=hidden
     )
     try:
         if workers == 1:  # here and now, so that one seed gives one result
@@ -418,9 +427,11 @@ def train(
             run_workers(workers, make_env, shared, report, hyperparameters)
     except WorkerFailed as failure:
         theta.copy_(shared.theta)
+        model.unit.fill_(shared.unit.value)
         failure.model, failure.returns = model, returns
         raise
     theta.copy_(shared.theta)
+    model.unit.fill_(shared.unit.value)
     return model, returns
 
 

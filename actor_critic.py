@@ -30,6 +30,8 @@ Beyond the slide (all off under --literal)
     --no-normalize       off: the weights of a batch divided by their spread, so that a step of theta is of the same size
                          whether rewards are large or small.
     --entropy 0          off: a bonus for the entropy of the policy; an early habit does not end the exploration.
+    --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
+                         faster than numbers around 100.
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
 
 Try
@@ -78,6 +80,7 @@ class Network(nn.Module):
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
         self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
         self.n_actions = n_actions
+        self.register_buffer("unit", torch.ones(()))  # Q is learned in units of it; it grows with the returns that are seen
         self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, n_actions))
 
     def vector(self, observation) -> np.ndarray:
@@ -86,7 +89,7 @@ class Network(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States (batch, features) -> (batch, A)."""
-        return self.layers(states)
+        return self.unit * self.layers(states)
 
     @torch.inference_mode()  # acting needs no gradient: [1] computes log pi once more, for the whole batch at once
     def sample(self, state: np.ndarray, rng: np.random.Generator) -> int:
@@ -116,6 +119,7 @@ def train(
     normalize: bool = True,
     entropy: float = 0.01,
     adam: bool = True,
+    rescale: bool = True,
     hidden: int = 64,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -136,6 +140,7 @@ def train(
         normalize: divide the weights of a batch by their spread.
         entropy: weight of the policy's entropy; in [0, inf).
         adam: Adam, in place of the plain gradient step.
+        rescale: learn values in units of the largest return seen so far.
         hidden: units of the hidden layer of each network; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -148,14 +153,13 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        batch, advantage, sampled, normalize, entropy, adam = 1, False, False, False, 0.0, False
+        batch, advantage, sampled, normalize, rescale, entropy, adam = 1, False, False, False, False, 0.0, False
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
     returns, step = [], 0
-    unit = 1 / max(1 - gamma, 0.01)  # the size of a long return, if rewards are of size 1
     actor = Network(env.observation_space, env.action_space.n, hidden)  # pi_theta
-    critic = Network(env.observation_space, env.action_space.n, hidden)  # Q_phi, in units of `unit`
+    critic = Network(env.observation_space, env.action_space.n, hidden)  # Q_phi
     Optimizer = torch.optim.Adam if adam else torch.optim.SGD
     actor_optimizer = Optimizer(actor.parameters(), lr=alpha, fused=True)  # fused: one call for all weights
     critic_optimizer = Optimizer(critic.parameters(), lr=beta, fused=True)
@@ -185,6 +189,8 @@ def train(
             if t + 1 < batch:
                 continue
 
+            if rescale:
+                critic.unit.clamp_(min=float(np.abs(rewards.sum())))
             s, a = torch.from_numpy(states), torch.from_numpy(actions).unsqueeze(1)
             Q = critic(s)  # (batch, A)
             with torch.no_grad():  # the "real value" is a constant: no gradient through it
@@ -195,16 +201,16 @@ def train(
             real_value = np.zeros(batch, np.float32)
             for t in reversed(range(batch)):
                 last = t == batch - 1 or done[t]
-                following = unit * best[t] if last else real_value[t + 1]
+                following = best[t] if last else real_value[t + 1]
                 real_value[t] = rewards[t] + gamma * (1 - terminated[t]) * following
-            y = torch.from_numpy(real_value) / unit
+            y = torch.from_numpy(real_value)
 
             log_pi = actor(s).log_softmax(dim=1)  # (batch, A)
             Q_taken = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), the "estimated value", (batch,)
             with torch.no_grad():
-                weight = unit * (y if sampled else Q_taken)
+                weight = (y if sampled else Q_taken).clone()
                 if advantage:
-                    weight -= unit * (log_pi.exp() * Q).sum(dim=1)  # less sum_a pi(a|s_t) Q_phi(s_t,a)
+                    weight -= (log_pi.exp() * Q).sum(dim=1)  # less sum_a pi(a|s_t) Q_phi(s_t,a)
                 if normalize:
                     weight /= weight.square().mean().sqrt() + 1e-8
             # [1] Actor update: Delta theta = alpha Q_phi(s_t,a_t) grad_theta log pi_theta(a_t|s_t)
@@ -214,7 +220,7 @@ def train(
             actor_loss.backward()
             actor_optimizer.step()
             # [2] Critic update: Delta phi = beta grad_phi (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
-            critic_loss = (y - Q_taken).square().mean()
+            critic_loss = ((y - Q_taken) / critic.unit).square().mean()
             critic_optimizer.zero_grad()
             critic_loss.backward()
             critic_optimizer.step()

@@ -33,6 +33,8 @@ Beyond the slide (all off under --literal)
     --n-steps 1          off: r_j summed over n steps before the bootstrap. News of an end travels n steps at once, and less rests
                          on guesses. It helps most of all; its price is a bias, as the actions of older policies are in the sum.
     --no-huber           off: the Huber loss and the clipped gradient norm. One surprising return cannot throw theta far away.
+    --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
+                         faster than numbers around 100.
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
     --epsilon-decay 0    off: epsilon falling from 1 to its small value. At first Q knows nothing, later randomness only harms.
     --warmup 1           off: waiting until D holds enough different transitions to be worth learning from.
@@ -90,6 +92,7 @@ class QNetwork(nn.Module):
         flat = flatten_space(observation_space)
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
         self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        self.register_buffer("unit", torch.ones(()))  # Q is learned in units of it; it grows with the returns that are seen
         self.layers = nn.Sequential(
             nn.Linear(flat.shape[0], hidden),
             nn.ReLU(),
@@ -104,7 +107,7 @@ class QNetwork(nn.Module):
 
     def forward(self, phi: torch.Tensor) -> torch.Tensor:
         """All actions' values in one pass, so that the max over actions costs nothing extra."""
-        return self.layers(phi)
+        return self.unit * self.layers(phi)
 
     @torch.inference_mode()  # choosing an action needs no gradient, and not recording one makes it faster
     def greedy(self, phi: np.ndarray) -> int:
@@ -181,6 +184,7 @@ def train(
     double: bool = True,
     huber: bool = True,
     adam: bool = True,
+    rescale: bool = True,
     hidden: int = 128,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -205,6 +209,7 @@ def train(
         double: choose the next action with Q, value it with the target network.
         huber: Huber loss and a gradient norm of at most 10, in place of the square.
         adam: Adam, in place of the plain gradient step.
+        rescale: learn values in units of the largest return seen so far.
         hidden: units of each hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -217,7 +222,7 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        tau, n_steps, double, huber, adam, warmup, train_every = 1.0, 1, False, False, False, 1, 1
+        tau, n_steps, double, huber, rescale, adam, warmup, train_every = 1.0, 1, False, False, False, False, 1, 1
         epsilon, epsilon_decay = 0.1, 0  # constant, "small": the paper's last value
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
@@ -229,6 +234,7 @@ def train(
     # [2] Initialize action-value function Q with random weights
     q_network = QNetwork(env.observation_space, env.action_space.n, hidden)
     target_network = copy.deepcopy(q_network)  # Q with theta', which follows theta slowly; with tau = 1 they stay the same
+    target_network.unit = q_network.unit  # one number for both
     theta, theta_target = list(q_network.parameters()), list(target_network.parameters())
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(theta, lr=alpha, fused=True)  # fused: one call for all weights
 
@@ -238,7 +244,7 @@ def train(
         # phi looks at the last one only. The environment is seeded once; later resets go on from there.
         # [4] Initialise sequence s_1 = {x_1} and preprocessed sequence phi_1 = phi(s_1)
         state = q_network.phi(env.reset(seed=seed if episode == 1 else None)[0])
-        episode_return, t, done = 0.0, 0, False
+        episode_return, discounted, t, done = 0.0, 0.0, 0, False
 
         # T is not known beforehand: the environment says when the episode is over.
         # [5] for t = 1, T do
@@ -263,6 +269,7 @@ def train(
             # [10] Store transition (phi_t, a_t, r_t, phi_{t+1}) in D
             D.store(state, action, reward, next_state, terminated, done=terminated or truncated)
             state, episode_return, done = next_state, episode_return + float(reward), terminated or truncated
+            discounted += gamma ** (t - 1) * float(reward)  # G_1, the return of the whole episode
 
             if step < warmup or step % train_every:
                 continue
@@ -279,7 +286,7 @@ def train(
             y = reward_j + discount_j * (1 - terminated_j) * next_value  # (batch,)
             # [13] Perform a gradient descent step on (y_j - Q(phi_j, a_j; theta))^2
             q = q_network(state_j).gather(1, action_j.unsqueeze(1)).squeeze(1)  # Q of the actions taken, (batch,)
-            loss = F.smooth_l1_loss(q, y) if huber else F.mse_loss(q, y)
+            loss = (F.smooth_l1_loss if huber else F.mse_loss)(q / q_network.unit, y / q_network.unit)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a smaller alpha may help")
             optimizer.zero_grad()
@@ -293,6 +300,8 @@ def train(
         if not done:  # the budget of steps ended inside this episode: it has no return yet
             break
         returns.append(episode_return)
+        if rescale:
+            q_network.unit.clamp_(min=abs(discounted))
         if on_episode and on_episode(episode_return, t, step):
             break
     return q_network, returns

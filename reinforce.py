@@ -26,6 +26,8 @@ Beyond the slide (all off under --literal)
                          episode brings 10 or 500.
     --no-mean            off: the mean over the episode in place of the sum of the box, as in the slide's snippet. With the sum, a
                          long episode makes a step as many times larger as it has steps.
+    --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
+                         faster than numbers around 100.
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
 
 Try
@@ -76,6 +78,7 @@ class Policy(nn.Module):
         self.discrete = isinstance(action_space, Discrete)
         self.outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
         self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.outputs))
+        self.register_buffer("unit", torch.ones(()))  # V is learned in units of it; it grows with the returns that are seen
         self.value = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, 1))  # the baseline V
         if not self.discrete:
             self.log_std = nn.Parameter(torch.zeros(self.outputs))  # one spread for all states: log, so that it stays positive
@@ -97,7 +100,7 @@ class Policy(nn.Module):
 
     def V(self, states: torch.Tensor) -> torch.Tensor:
         """The baseline V(s) for states of shape (batch, features). Shape: (batch,)."""
-        return self.value(states).squeeze(-1)
+        return self.unit * self.value(states).squeeze(-1)
 
     @torch.inference_mode()  # acting needs no gradient: [4] computes log pi once more, for the whole episode at once
     def sample(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -135,6 +138,7 @@ def train(
     normalize: bool = True,
     mean: bool = True,
     adam: bool = True,
+    rescale: bool = True,
     hidden: int = 64,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -153,6 +157,7 @@ def train(
         normalize: divide the weights of an episode by their spread.
         mean: one step along the mean over the episode, in place of the sum.
         adam: Adam, in place of the plain gradient step.
+        rescale: learn values in units of the largest return seen so far.
         hidden: units of the hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -165,12 +170,11 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        baseline, normalize, mean, adam = "none", False, False, False
+        baseline, normalize, mean, rescale, adam = "none", False, False, False, False
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
     returns, step = [], 0
-    unit = 1 / max(1 - gamma, 0.01)  # the size of a long return, if rewards are of size 1
 
     # [1] Initialise theta arbitrarily
     policy = Policy(env.observation_space, env.action_space, hidden)
@@ -194,18 +198,18 @@ def train(
             break
 
         s = torch.from_numpy(np.stack([*states, state]))  # (T, features), the last state as well
-        V = policy.V(s)  # (T,), in units of `unit`: a network learns numbers around 1 faster than numbers around 100
+        V = policy.V(s)  # (T,)
         # v_t = r_{t+1} + gamma r_{t+2} + ..., summed from the last step backwards. Nothing follows a terminal state. A time limit
         # (truncated) only stops our watching: what would have followed is V of the last state, if there is a V.
         v = np.zeros(len(rewards), np.float32)
-        following = 0.0 if terminated or baseline != "value" else unit * V[-1].item()
+        following = 0.0 if terminated or baseline != "value" else V[-1].item()
         for t in reversed(range(len(rewards))):
             v[t] = following = rewards[t] + gamma * following
         v = torch.from_numpy(v)
 
         w = v[0].expand_as(v) if weight == "trajectory" else v  # r(tau) is v_t of the first step
         if baseline == "value":
-            w = w - unit * V[:-1].detach()  # detached: theta of the policy follows from w, not w from theta
+            w = w - V[:-1].detach()  # detached: theta of the policy follows from w, not w from theta
         elif baseline == "mean":
             w = w - w.mean()
         if normalize:
@@ -218,13 +222,15 @@ def train(
         objective = (log_pi * w).mean() if mean else (log_pi * w).sum()
         loss = -objective  # the optimiser descends, the box climbs: hence the minus
         if baseline == "value":
-            loss = loss + (v / unit - V[:-1]).square().mean()  # V is fitted to the returns; it shares no weight with pi
+            loss = loss + ((v - V[:-1]) / policy.unit).square().mean()  # V is fitted to the returns; it shares no weight with pi
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a smaller alpha may help")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
+        if rescale:
+            policy.unit.clamp_(min=v.abs().max())
         returns.append(sum(rewards))
         if on_episode and on_episode(returns[-1], len(rewards), step):
             break

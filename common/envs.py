@@ -274,7 +274,8 @@ def make(env_id: str, *, render_mode: str | None = None, **kwargs) -> gym.Env:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*out of date.*")  # an older version was asked for
             # The passive checker looks at every single step; check_env in the tests is the place for that.
-            env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True, **kwargs)
+            options = kwargs if render_mode is None else kwargs | {"render_mode": render_mode}
+            env = gym.make(env_id, disable_env_checker=True, **options)
     except gym.error.DependencyNotInstalled as error:
         raise BadInput(f"{env_id} needs a package that is not installed: {_pip_line(name, error)}") from error
     except ModuleNotFoundError as error:

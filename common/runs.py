@@ -287,7 +287,8 @@ class Run:
 
         with contextlib.suppress(ValueError):  # signals belong to the main thread; elsewhere there is no Ctrl-C to handle
             self._handler = signal.signal(signal.SIGINT, ask)
-        self._start = self._shown = time.perf_counter()
+        self._start = time.perf_counter()
+        self._shown = self._start + 1  # when progress is shown next
         if sys.stderr.isatty():
             total = self.hyperparameters["steps"]
             self._bar = tqdm(total=total, unit="step", unit_scale=True, dynamic_ncols=True, desc="episode 0")
@@ -328,17 +329,14 @@ class Run:
         if self._solved is None and self._threshold is not None and len(recent) == self._window and mean >= self._threshold:
             self._solved = self._rows[-1]
         if self._bar is not None:
-            if now - self._shown > 0.1:
+            if now > self._shown:
                 self._bar.set_description(f"episode {len(self._rows)}, mean of the last {len(recent)}: {mean:.1f}", refresh=False)
                 self._bar.update(step - self._bar.n)
-                self._shown = now
-        elif now - self._shown > 5:
-            speed = step / (now - self._start)
-            print(
-                f"episode {len(self._rows)}, step {step}: mean of the last {len(recent)} {mean:.1f}, {speed:.0f} steps/s",
-                flush=True,
-            )
-            self._shown = now
+                self._shown = now + 0.1
+        elif now > self._shown:
+            speed, last = step / (now - self._start), f"mean of the last {len(recent)} {mean:.1f}"
+            print(f"episode {len(self._rows)}, step {step}: {last}, {speed:.0f} steps/s", flush=True)
+            self._shown = now + min(now - self._start, 30)  # the next line: after 1, 2, 4, ... seconds, then every 30
         return self._solved is not None and self._flags.stop_when_solved
 
     # -- afterwards

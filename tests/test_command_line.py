@@ -1,5 +1,6 @@
 """The command line of every script: help, a tiny run, saving and loading, each bad input of the contract, Ctrl-C."""
 
+import contextlib
 import csv
 import importlib
 import inspect
@@ -8,22 +9,43 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 # script -> a run that takes a second or two, an environment that does not fit, and the script to name for it
 TINY = {
+    "qlearning_table": ["--env", "Treasure-v0", "--episodes", "30"],
     "dqn": ["--env", "CartPole-v1", "--steps", "600", "--warmup", "100"],
+    "reinforce": ["--env", "CartPole-v1", "--steps", "600"],
+    "actor_critic": ["--env", "CartPole-v1", "--steps", "600"],
+    "ddpg": ["--env", "Pendulum-v1", "--steps", "600"],
+    "a3c": ["--env", "CartPole-v1", "--steps", "600", "--workers", "1"],
+    "ppo": ["--env", "CartPole-v1", "--steps", "1000"],
 }
 UNFIT = {
+    "qlearning_table": ("CartPole-v1", "dqn.py"),
     "dqn": ("Pendulum-v1", "ddpg.py"),
+    "reinforce": ("Nine-v0", "no script"),
+    "actor_critic": ("Pendulum-v1", "ddpg.py"),
+    "ddpg": ("CartPole-v1", "dqn.py"),
+    "a3c": ("Nine-v0", "no script"),
+    "ppo": ("Nine-v0", "no script"),
 }
 WEIGHTS = {"qlearning_table": "q_table.npy"}
 SCRIPTS = list(TINY)
+
+
+class Nine(gym.Env):
+    """Actions that no script takes."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.MultiBinary(9)
+
+
+gym.register("Nine-v0", Nine)
 
 
 def run(script: str, *arguments) -> int:
@@ -129,8 +151,14 @@ def test_spaces_that_do_not_fit(script, capsys):
 
 BAD_NUMBERS = {
     "all": [("--steps", "0"), ("--steps", "-5"), ("--gamma", "1.5"), ("--gamma", "-0.1"), ("--gamma", "nan"), ("--seed", "-1")],
+    "qlearning_table": [("--episodes", "0"), ("--epsilon", "2"), ("--alpha", "0"), ("--alpha", "1.1"), ("--alpha-decay", "-1")],
     "dqn": [("--episodes", "0"), ("--epsilon", "2"), ("--alpha", "0"), ("--batch", "0"), ("--batch", "200000"), ("--tau", "0"),
-            ("--hidden", "0"), ("--train-every", "0"), ("--memory", "-1")],
+            ("--hidden", "0"), ("--train-every", "0"), ("--memory", "-1"), ("--n-steps", "0")],
+    "reinforce": [("--episodes", "0"), ("--alpha", "-1"), ("--hidden", "0")],
+    "actor_critic": [("--episodes", "0"), ("--alpha", "-1"), ("--beta", "0"), ("--batch", "0"), ("--entropy", "-1")],
+    "ddpg": [("--episodes", "0"), ("--tau", "0"), ("--batch", "200000"), ("--sigma", "-1"), ("--alpha-critic", "0")],
+    "a3c": [("--workers", "0"), ("--t-max", "0"), ("--alpha", "0"), ("--entropy", "-1")],
+    "ppo": [("--n-envs", "0"), ("--horizon", "0"), ("--epochs", "0"), ("--gae-lambda", "2"), ("--beta", "-1"), ("--clip", "0")],
 }  # fmt: skip
 
 
@@ -163,7 +191,7 @@ def test_folders_and_files_that_cannot_be_used(script, capsys):
 def test_load_refuses_other_scripts_environments_and_damage(script, capsys):
     assert run(script, *TINY[script], "--out", "out") == 0
     capsys.readouterr()
-    assert "leave --env out" in refused(capsys, script, "--load", "out", "--env", "Acrobot-v1")
+    assert "leave --env out" in refused(capsys, script, "--load", "out", "--env", "Maze-v0")
     weights = Path("out", WEIGHTS.get(script, "weights.pt"))
     weights.write_bytes(weights.read_bytes()[:100])
     assert weights.name in refused(capsys, script, "--load", "out")
@@ -190,29 +218,33 @@ def test_loading_never_executes_code(capsys):
     assert not Path("harmed").exists()
 
 
+def processes_that_name(word: str) -> list[str]:
+    """Running processes whose command line holds `word`; empty where there is no /proc."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in lines if word in line]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_ctrl_c_ends_the_training_not_the_program(script):
-    command = [
-        sys.executable,
-        "-u",
-        ROOT / f"{script}.py",
-        *TINY[script][:2],
-        "--steps",
-        "100000000",
-        "--no-stop-when-solved",
-        "--out",
-        "out",
-    ]
+def test_ctrl_c_ends_the_training_not_the_program(script, tmp_path):
+    budget = ["--steps", "100000000", "--no-stop-when-solved"]
+    if "--episodes" in TINY[script]:
+        budget += ["--episodes", "100000000"]
+    more = ["--workers", "2"] if script == "a3c" else []
+    out = tmp_path / f"out-{script}"
+    command = [sys.executable, "-u", ROOT / f"{script}.py", *TINY[script][:2], *budget, *more, "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1)
-    process.stdout.readline()  # the first line of progress: it trains
+    assert "steps/s" in process.stdout.readline()  # the first line of progress: it trains
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "interrupted after" in out and "greedy policy" in out
-    assert "Traceback" not in err
-    assert Path("out", WEIGHTS.get(script, "weights.pt")).exists() and Path("out/returns.csv").exists()
+    page, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted after" in page and "greedy policy" in page
+    assert "Traceback" not in errors
+    assert (out / WEIGHTS.get(script, "weights.pt")).exists() and (out / "returns.csv").exists()
+    assert processes_that_name(str(out)) == []
 
 
 def test_a_full_disk_loses_nothing(capsys, monkeypatch):
