@@ -112,7 +112,11 @@ class Model(nn.Module):
         outputs = self.layers(states)
         if self.discrete:
             return Categorical(logits=outputs)
-        return Independent(Normal(outputs, self.log_std.exp()), 1)
+        return Independent(Normal(outputs, self.std()), 1)
+
+    def std(self) -> torch.Tensor:
+        """Spread of the Gaussian, at least 0.05: without any spread, log pi and its gradient have no bounds."""
+        return self.log_std.clamp(min=-3).exp()
 
     def V(self, states: torch.Tensor) -> torch.Tensor:
         """V(s) for states of shape (batch, features). Shape: (batch,)."""
@@ -124,7 +128,7 @@ class Model(nn.Module):
         outputs = self.layers(torch.from_numpy(state)).numpy()
         if self.discrete:  # the Gumbel-max trick: the argmax of logits + Gumbel noise is a draw from their softmax
             return np.argmax(outputs + rng.gumbel(size=self.outputs))
-        return (outputs + self.log_std.exp().numpy() * rng.standard_normal(self.outputs)).astype(np.float32)
+        return (outputs + self.std().numpy() * rng.standard_normal(self.outputs)).astype(np.float32)
 
     def to_env(self, action: np.ndarray):
         """An action as the environment takes it; a Gaussian one is clipped to the bounds only here, its log_prob is not."""

@@ -172,7 +172,7 @@ def train(
     episodes: int = 10_000,
     steps: int = 100_000,
     gamma: float = 0.99,
-    alpha: float = 5e-4,
+    alpha: float = 1e-3,
     epsilon: float = 0.01,
     epsilon_decay: int = 5_000,
     memory: int = 100_000,

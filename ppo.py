@@ -98,7 +98,11 @@ class Model(nn.Module):
         outputs = self.layers(states)
         if self.discrete:
             return Categorical(logits=outputs)
-        return Independent(Normal(outputs, self.log_std.exp()), 1)
+        return Independent(Normal(outputs, self.std()), 1)
+
+    def std(self) -> torch.Tensor:
+        """Spread of the Gaussian, at least 0.05: without any spread, log pi and its gradient have no bounds."""
+        return self.log_std.clamp(min=-3).exp()
 
     def V(self, states: torch.Tensor) -> torch.Tensor:
         """V(s) for states of shape (batch, features). Shape: (batch,)."""

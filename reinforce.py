@@ -22,8 +22,8 @@ Beyond the slide (all off under --literal)
     --baseline none      off: v_t less what was to be expected, a learned V(s_t). If all returns are positive, all actions become
                          more likely, the better ones only a little more; less a baseline, the worse ones become less likely.
                          The expectation of the gradient stays, its variance falls. `mean`: the mean of the episode instead.
-    --no-normalize       off: the weights of an episode divided by their spread, so that a step is of the same size whether an
-                         episode brings 10 or 500.
+    --no-normalize       off: the weights divided by their spread over the last episodes, so that a step of theta is of the same
+                         size whether rewards are large or small.
     --no-mean            off: the mean over the episode in place of the sum of the box, as in the slide's snippet. With the sum, a
                          long episode makes a step as many times larger as it has steps.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
@@ -96,7 +96,11 @@ class Policy(nn.Module):
         outputs = self.layers(states)
         if self.discrete:
             return Categorical(logits=outputs)
-        return Independent(Normal(outputs, self.log_std.exp()), 1)
+        return Independent(Normal(outputs, self.std()), 1)
+
+    def std(self) -> torch.Tensor:
+        """Spread of the Gaussian, at least 0.05: without any spread, log pi and its gradient have no bounds."""
+        return self.log_std.clamp(min=-3).exp()
 
     def V(self, states: torch.Tensor) -> torch.Tensor:
         """The baseline V(s) for states of shape (batch, features). Shape: (batch,)."""
@@ -108,7 +112,7 @@ class Policy(nn.Module):
         outputs = self.layers(torch.from_numpy(state)).numpy()
         if self.discrete:  # the Gumbel-max trick: the argmax of logits + Gumbel noise is a draw from their softmax
             return np.argmax(outputs + rng.gumbel(size=self.outputs))
-        return (outputs + self.log_std.exp().numpy() * rng.standard_normal(self.outputs)).astype(np.float32)
+        return (outputs + self.std().numpy() * rng.standard_normal(self.outputs)).astype(np.float32)
 
     def to_env(self, action: np.ndarray):
         """An action as the environment takes it; a Gaussian one is clipped to the bounds only here, its log_prob is not."""
@@ -154,7 +158,7 @@ def train(
         alpha: step size; in (0, inf).
         weight: of each step's gradient: v_t, the return from step t on, or r(tau), the return of the whole trajectory.
         baseline: what is taken off v_t: a learned V(s_t), the mean over the episode, or nothing.
-        normalize: divide the weights of an episode by their spread.
+        normalize: divide the weights by their spread over the last episodes.
         mean: one step along the mean over the episode, in place of the sum.
         adam: Adam, in place of the plain gradient step.
         rescale: learn values in units of the largest return seen so far.
@@ -174,7 +178,7 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
-    returns, step = [], 0
+    returns, step, spread = [], 0, 0.0
 
     # [1] Initialise theta arbitrarily
     policy = Policy(env.observation_space, env.action_space, hidden)
@@ -212,8 +216,9 @@ def train(
             w = w - V[:-1].detach()  # detached: theta of the policy follows from w, not w from theta
         elif baseline == "mean":
             w = w - w.mean()
-        if normalize:
-            w = w / (w.square().mean().sqrt() + 1e-8)
+        if normalize:  # the mean square of the weights, mostly of the last ten episodes
+            spread = 0.9 * spread + 0.1 * w.square().mean().item() if returns else w.square().mean().item()
+            w = w / (spread**0.5 + 1e-8)
 
         # All terms of the sum are taken at the same theta, the one that played the episode: one gradient step for all t.
         # [3] for t = 1 to T-1 do (vectorised over t)

@@ -145,7 +145,7 @@ class NoBox2D:
         ("CartPol-v1", "CartPole-v1"),
         ("cartpole-v1", "CartPole-v1"),
         ("CartPole-v99", "CartPole-v1"),
-        ("Nothing-v0", "for example"),
+        ("Qwxyz-v0", "for example"),
         ("", "for example"),
         ("no_such_module:Env-v0", "no_such_module"),
         ("Nowhere/Env-v0", "for example"),

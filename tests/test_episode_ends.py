@@ -1,40 +1,149 @@
-"""A time limit is not an end: what is learned on an environment whose values are known with and without the bootstrap.
+"""A time limit is not an end: what is learned in a world whose values are known with and without the bootstrap.
 
 One state, reward 1 a step, gamma 0.5. If the episode is cut by a time limit, the rewards would have gone on, and the value is
-1 / (1 - gamma) = 2. If the step is terminal, nothing follows, and the value is 1.
+1 / (1 - gamma) = 2. If the step is terminal, nothing follows, and the value is 1. All values start near 0, so that a script
+that bootstraps where it should not, or does not where it should, ends at the other number.
 """
+
+import functools
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
+import a3c
+import actor_critic
+import ddpg
 import dqn
+import ppo
+import qlearning_table
+import reinforce
 
 
 class OneState(gym.Env):
     """Each episode is one step long, and ends as `end` says; the actions make no difference."""
 
-    observation_space = gym.spaces.Box(0.0, 1.0, (1,))
-    action_space = gym.spaces.Discrete(2)
+    def __init__(self, end: str, discrete_state: bool = False, continuous: bool = False):
+        self.end, self.discrete_state = end, discrete_state
+        self.observation_space = gym.spaces.Discrete(1) if discrete_state else gym.spaces.Box(0.0, 1.0, (1,))
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,)) if continuous else gym.spaces.Discrete(2)
+
+    def _observation(self):
+        return 0 if self.discrete_state else np.ones(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observation(), {}
+
+    def step(self, action):
+        return self._observation(), 1.0, self.end == "terminated", self.end == "truncated", {}
+
+
+ENDS = pytest.mark.parametrize(("end", "value"), [("truncated", 2.0), ("terminated", 1.0)])
+STATE = torch.ones(1)
+
+
+def near(value: float):
+    return pytest.approx(value, abs=0.1)
+
+
+@ENDS
+def test_qlearning_table(end, value):
+    Q, returns = qlearning_table.train(OneState(end, discrete_state=True), gamma=0.5, epsilon=1.0, episodes=500)
+    assert returns == [1.0] * 500
+    assert Q[0] == near(value)
+
+
+@ENDS
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("n_steps", [1, 5])
+def test_dqn(end, value, double, n_steps):
+    q_network, _ = dqn.train(
+        OneState(end),
+        steps=800,
+        gamma=0.5,
+        epsilon=1.0,
+        warmup=20,
+        train_every=1,
+        tau=0.1,
+        alpha=1e-3,
+        double=double,
+        n_steps=n_steps,
+    )
+    assert q_network(STATE).detach().numpy() == near(value)
+
+
+@ENDS
+def test_reinforce(end, value):
+    policy, _ = reinforce.train(OneState(end), steps=800, gamma=0.5)
+    assert policy.V(STATE).item() == near(value)
+
+
+@ENDS
+@pytest.mark.parametrize("batch", [1, 16])
+def test_actor_critic(end, value, batch):
+    steps = 2_000 if batch > 1 else 600
+    # So much entropy that both actions go on being tried, and valued.
+    _, critic, _ = actor_critic.train(OneState(end), steps=steps, gamma=0.5, batch=batch, entropy=5.0)
+    assert critic(STATE).detach().numpy() == near(value)
+
+
+@ENDS
+def test_ddpg(end, value):
+    _, critic, _ = ddpg.train(OneState(end, continuous=True), steps=800, gamma=0.5, warmup=20, tau=0.1)
+    assert critic(STATE, torch.zeros(1)).item() == near(value)
+
+
+@ENDS
+def test_a3c(end, value):
+    model, _ = a3c.train(functools.partial(OneState, end), steps=800, gamma=0.5, workers=1)
+    assert model.V(STATE).item() == near(value)
+
+
+@ENDS
+def test_ppo(end, value):
+    model, _ = ppo.train(functools.partial(OneState, end), steps=3_000, n_envs=2, horizon=16, gamma=0.5)
+    assert model.V(STATE).item() == near(value)
+
+
+class Countdown(gym.Env):
+    """Episodes of five steps, the state counting 0, 1, 2, 3, 4, 5; reward 1 a step. Ends as `end` says."""
+
+    observation_space, action_space = gym.spaces.Discrete(6), gym.spaces.Discrete(2)
 
     def __init__(self, end: str):
         self.end = end
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        return np.ones(1, np.float32), {}
+        self.s = 0
+        return self.s, {}
 
     def step(self, action):
-        return np.ones(1, np.float32), 1.0, self.end == "terminated", self.end == "truncated", {}
+        self.s += 1
+        over = self.s == 5
+        return self.s, 1.0, over and self.end == "terminated", over and self.end == "truncated", {}
 
 
-@pytest.mark.parametrize(("end", "value"), [("truncated", 2.0), ("terminated", 1.0)])
-@pytest.mark.parametrize("double", [True, False])
-def test_dqn(end, value, double):
-    q_network, returns = dqn.train(
-        OneState(end), steps=1_500, gamma=0.5, epsilon=1.0, warmup=50, train_every=1, tau=0.1, alpha=1e-3, double=double
-    )
-    assert returns == [1.0] * 1_500
-    q = q_network(torch.ones(1)).detach().numpy()
-    assert q == pytest.approx([value, value], abs=0.05)
+def test_ppo_transitions_stay_within_an_episode(monkeypatch):
+    """The vector environment resets by itself; the last next_state must be state 5, not state 0 of the next episode."""
+    seen = []
+    inner = ppo.Model.V
+
+    def V(self, states):
+        seen.append(states.detach().clone())
+        return inner(self, states)
+
+    monkeypatch.setattr(ppo.Model, "V", V)
+    ppo.train(functools.partial(Countdown, "truncated"), steps=40, n_envs=2, horizon=20, epochs=1)
+    states, next_states = (batch.argmax(dim=-1) for batch in seen[:2])  # one-hot -> the number, shape (20, 2)
+    assert torch.equal(next_states, states + 1)
+    assert states[:6, 0].tolist() == [0, 1, 2, 3, 4, 0]
+
+
+def test_ppo_values_of_a_longer_episode():
+    """Exact values of five terminating steps: 1 + 0.5 + 0.25 + ..., shorter and shorter."""
+    model, _ = ppo.train(functools.partial(Countdown, "terminated"), steps=6_000, n_envs=2, horizon=20, gamma=0.5)
+    exact = [sum(0.5**k for k in range(5 - s)) for s in range(5)]
+    assert model.V(torch.eye(6)[:5]).detach().numpy() == near(np.array(exact))
