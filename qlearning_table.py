@@ -44,6 +44,7 @@ References
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 
@@ -133,6 +134,8 @@ def train(
             # [8] Q(S,A) <- Q(S,A) + alpha [R + gamma max_a Q(S',a) - Q(S,A)]
             real_value = R + gamma * Q[S_next].max() * (not terminated)
             Q[S, A] += step_size[S, A] * (real_value - Q[S, A])
+            if not math.isfinite(Q[S, A]):
+                raise FloatingPointError(f"Q(S,A) is {Q[S, A]} at step {step}; look at the environment's rewards")
             visits[S, A] += 1
             step_size[S, A] = alpha / (1 + alpha_decay * visits[S, A])
             # [9] S <- S'
@@ -142,8 +145,6 @@ def train(
             if done:
                 break
 
-        if not np.isfinite(episode_return):  # a reward that is no number is in the table for good
-            raise FloatingPointError(f"the return is {episode_return} at step {step}; look at the environment's rewards")
         if not done:  # the budget of steps ended inside this episode: it has no return yet
             break
         returns.append(episode_return)
