@@ -286,7 +286,7 @@ def worker(
         else:
             shared.theta.sub_(d_theta, alpha=alpha)
 
-        if rescale:
+        if rescale:  # the largest sum of rewards between two updates: values are that large, or some times larger
             shared.unit.value = max(shared.unit.value, abs(sum(rewards)))
         episode_return, episode_length = episode_return + sum(rewards), episode_length + len(rewards)
         if terminated or truncated:
@@ -388,7 +388,7 @@ def train(
         make_env: a function that makes one environment, with Discrete or Box actions. Where processes are spawned (macOS,
             Windows) it has to be a function that another process can import.
         seed: one seed, one result with one worker; with more, their order decides as well; in [0, inf).
-        steps: T_max, the budget in environment steps of all workers together; in [1, inf).
+        steps: T_max, the budget in environment steps of all workers together, passed by t_max at most; in [1, inf).
         workers: actor-learners, each in a process of its own (a single one in this process); in [1, inf).
         t_max: steps between two updates; in [1, inf).
         gamma: discount of the return; in [0, 1].

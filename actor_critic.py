@@ -189,7 +189,7 @@ def train(
             if t + 1 < batch:
                 continue
 
-            if rescale:
+            if rescale:  # the largest sum of rewards that a batch brought: about as large as values get
                 critic.unit.clamp_(min=float(np.abs(rewards.sum())))
             s, a = torch.from_numpy(states), torch.from_numpy(actions).unsqueeze(1)
             Q = critic(s)  # (batch, A)

@@ -33,6 +33,8 @@ Beyond the slide (all off under --literal)
     --n-steps 1          off: r_j summed over n steps before the bootstrap. News of an end travels n steps at once, and less rests
                          on guesses. It helps most of all; its price is a bias, as the actions of older policies are in the sum.
     --no-huber           off: the Huber loss and the clipped gradient norm. One surprising return cannot throw theta far away.
+    --no-anneal          off: the step size falling in a line to 0 over the budget. Late in training large steps only shake what
+                         has been learned, and the policy that happens to be the last may be a bad one.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
                          faster than numbers around 100.
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
@@ -184,6 +186,7 @@ def train(
     double: bool = True,
     huber: bool = True,
     adam: bool = True,
+    anneal: bool = True,
     rescale: bool = True,
     hidden: int = 128,
     literal: bool = False,
@@ -209,6 +212,7 @@ def train(
         double: choose the next action with Q, value it with the target network.
         huber: Huber loss and a gradient norm of at most 10, in place of the square.
         adam: Adam, in place of the plain gradient step.
+        anneal: let alpha fall in a line to 0 over the budget.
         rescale: learn values in units of the largest return seen so far.
         hidden: units of each hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
@@ -222,7 +226,7 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        tau, n_steps, double, huber, rescale, adam, warmup, train_every = 1.0, 1, False, False, False, False, 1, 1
+        tau, n_steps, double, huber, anneal, rescale, adam, warmup, train_every = 1.0, 1, False, False, False, False, False, 1, 1
         epsilon, epsilon_decay = 0.1, 0  # constant, "small": the paper's last value
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
@@ -289,6 +293,8 @@ def train(
             loss = (F.smooth_l1_loss if huber else F.mse_loss)(q / q_network.unit, y / q_network.unit)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a smaller alpha may help")
+            if anneal:
+                optimizer.param_groups[0]["lr"] = alpha * (1 - max(step / steps, episode / (episodes + 1)))
             optimizer.zero_grad()
             loss.backward()
             if huber:
@@ -300,7 +306,7 @@ def train(
         if not done:  # the budget of steps ended inside this episode: it has no return yet
             break
         returns.append(episode_return)
-        if rescale:
+        if rescale:  # the largest return seen so far
             q_network.unit.clamp_(min=abs(discounted))
         if on_episode and on_episode(episode_return, t, step):
             break

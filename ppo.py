@@ -150,7 +150,7 @@ def train(
     Args:
         make_env: a function that makes one environment, with Discrete or Box actions.
         seed: one seed, one result; in [0, inf).
-        steps: the budget in environment steps, of all actors together; in [1, inf).
+        steps: the budget in environment steps, of all actors together, rounded up to whole iterations; in [1, inf).
         n_envs: N, the actors, each with an environment of its own; in [1, inf).
         horizon: T, the timesteps that each actor runs in an iteration; in [1, inf).
         epochs: K, how often each batch is gone through; in [1, inf).
@@ -207,11 +207,11 @@ def train(
             with torch.inference_mode():
                 actions.append(old.pi(torch.from_numpy(state)).sample())
             moves = np.stack([old.to_env(action) for action in actions[t].numpy()])
-            observations, rewards[t], terminated[t], truncated, info = envs.step(moves)
-            states[t], state = state, vectors(observations)
+            observations, reward, terminated[t], truncated, info = envs.step(moves)
+            states[t], rewards[t], state = state, reward, vectors(observations)
             next_states[t], done[t] = state, np.logical_or(terminated[t], truncated)
             step += n_envs
-            episode_return, episode_length = episode_return + rewards[t], episode_length + 1
+            episode_return, episode_length = episode_return + reward, episode_length + 1
             for i in np.flatnonzero(done[t]):
                 next_states[t, i] = model.vector(info["final_obs"][i])  # not the first state of the next episode
                 returns.append(float(episode_return[i]))
@@ -220,7 +220,7 @@ def train(
                     return model, returns
                 episode_return[i] = episode_length[i] = 0
 
-        if rescale:
+        if rescale:  # the largest sum of rewards that an iteration brought: about as large as values get
             for network in (model, old):
                 network.unit.clamp_(min=float(np.abs(rewards.sum(axis=0)).max()))
         s, a = torch.from_numpy(states), torch.stack(actions)
@@ -252,9 +252,8 @@ def train(
                     surrogate = (ratio * A_j - beta * kl_divergence(pi_old, pi)).mean()
                 else:  # beyond the interval 1 +- eps there is nothing more to gain, so that theta stays near theta_old
                     surrogate = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()
-                value_loss = (
-                    ((target[j] - model.V(s[j])) / model.unit).square().mean()
-                )  # V is fitted beside; it shares no weight with pi
+                # V is fitted beside the policy, with which it shares no weight.
+                value_loss = ((target[j] - model.V(s[j])) / model.unit).square().mean()
                 loss = value_loss - surrogate  # minus: the optimiser descends, the slide maximizes
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a smaller alpha may help")

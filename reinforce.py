@@ -234,7 +234,7 @@ def train(
         loss.backward()
         optimizer.step()
 
-        if rescale:
+        if rescale:  # the largest return seen so far
             policy.unit.clamp_(min=v.abs().max())
         returns.append(sum(rewards))
         if on_episode and on_episode(returns[-1], len(rewards), step):
