@@ -172,7 +172,7 @@ def train(
     *,
     seed: int = 0,
     episodes: int = 10_000,
-    steps: int = 100_000,
+    steps: int = 150_000,
     gamma: float = 0.99,
     alpha: float = 1e-3,
     epsilon: float = 0.01,

@@ -19,6 +19,9 @@ WHITE, BLACK, GREY, LINE = (255, 255, 255), (20, 20, 20), (150, 150, 150), (200,
 RED, YELLOW, BLUE = (213, 60, 50), (240, 190, 30), (45, 110, 190)
 
 
+EnvMaker = Callable[[], gym.Env]
+
+
 class BadInput(ValueError):
     """What the user gave cannot work; the message is one line that names the value and says what to do."""
 
@@ -255,6 +258,11 @@ def zero_based(env: gym.Env) -> gym.Env:
     return env
 
 
+def make_zero_based(make_env: EnvMaker) -> gym.Env:
+    """zero_based() for a function that makes an environment; at the top level, so that it can be sent to another process."""
+    return zero_based(make_env())
+
+
 def make(env_id: str, *, render_mode: str | None = None, **kwargs) -> gym.Env:
     """Open a Gymnasium environment, or one of ours, by its id.
 
@@ -358,6 +366,3 @@ def check_spaces(env: gym.Env, observations: str, actions: set[str], hint: str =
         short = re.sub(r"\s+", " ", str(space))
         short = short if len(short) <= 60 else short[:57] + "..."
         raise BadInput(f"{name}: its {what} are {short}, {wanted} ones fit here; {use}{hint if what == 'actions' else ''}")
-
-
-EnvMaker = Callable[[], gym.Env]

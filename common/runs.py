@@ -85,6 +85,7 @@ def checked(observations: str, actions: set[str], hint: str = "") -> Callable:
             else:  # a function that makes environments
                 with contextlib.closing(env()) as one:
                     envs.check_spaces(one, observations, actions, hint)
+                env = functools.partial(envs.make_zero_based, env)
             return train(env, **arguments)
 
         return check_then_train
@@ -241,8 +242,7 @@ class Run:
                 raise BadInput(f"--record {flags.record}: the file's name has to end in .gif")
             _writable(flags.record.parent)
             self._render_mode("--record", "rgb_array", env)
-        if flags.render:
-            self._watch_mode(env)
+        self._in_terminal = flags.render and self._watch_mode(env) == "ansi"
         self._threshold, self._window = (env.spec.reward_threshold if env.spec else None), 100
         if self._threshold is None and flags.env == "Pendulum-v1":
             self._threshold, self._window = -200.0, 20
@@ -268,7 +268,7 @@ class Run:
 
     def watched(self, env: gym.Env) -> gym.Env:
         """With --render, a text environment whose first training episodes can be watched in the terminal; else `env` itself."""
-        if self._flags.render and self._watch_mode(env) == "ansi":
+        if self._in_terminal:
             return Watched(self.make_env(render_mode="ansi"), self._flags.render_delay)
         return env
 
@@ -289,7 +289,7 @@ class Run:
             self._handler = signal.signal(signal.SIGINT, ask)
         self._start = time.perf_counter()
         self._shown = self._start + 1  # when progress is shown next
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._in_terminal:  # a bar and a picture would write over each other
             total = self.hyperparameters["steps"]
             self._bar = tqdm(total=total, unit="step", unit_scale=True, dynamic_ncols=True, desc="episode 0")
         try:
@@ -348,12 +348,12 @@ class Run:
             learned: what was learned: a module whose weights are saved, or a Q-table.
             act: observation -> the greedy action.
         """
-        greedy = evaluate(self.make_env, act, EVALUATION_EPISODES, self.hyperparameters["seed"])
         for line in [] if self.load else self._summary():
             print(line)
+        files = self._save(learned) if self._saves else []  # before anything else can go wrong
+        greedy = evaluate(self.make_env, act, EVALUATION_EPISODES, self.hyperparameters["seed"])
         mean, spread = np.mean(greedy), np.std(greedy)
         print(f"greedy policy, {len(greedy)} episodes: mean return {mean:.2f}, standard deviation {spread:.2f}")
-        files = self._save(learned) if self._saves else []
         if self._flags.record:
             files.append(self._record(act))
         if files:
@@ -507,28 +507,33 @@ class Watched(gym.Wrapper):
         return result
 
 
-def evaluate(make_env: envs.EnvMaker, act: Callable, episodes: int, seed: int) -> list[float]:
-    """Returns of `episodes` episodes of the policy `act`, in an environment of its own, with a seed of its own."""
+def evaluate(make_env: envs.EnvMaker, act: Callable, episodes: int, seed: int, most_steps: int = 50_000) -> list[float]:
+    """Returns of `episodes` episodes of the policy `act`, in an environment of its own, with a seed of its own.
+
+    After `most_steps` it ends with the episodes there are, as some never end; at least one return is given.
+    """
     with contextlib.closing(make_env()) as env:
-        returns = []
         observation, _ = env.reset(seed=seed + 1_000_000)  # not the episodes it was trained on
-        while len(returns) < episodes:
-            total, done = 0.0, False
-            while not done:
-                observation, reward, terminated, truncated, _ = env.step(act(observation))
-                total, done = total + float(reward), terminated or truncated
-            returns.append(total)
-            observation, _ = env.reset()
-        return returns
+        returns, total = [], 0.0
+        for _ in range(most_steps):
+            observation, reward, terminated, truncated, _ = env.step(act(observation))
+            total += float(reward)
+            if terminated or truncated:
+                returns.append(total)
+                if len(returns) == episodes:
+                    break
+                total = 0.0
+                observation, _ = env.reset()
+        return returns or [total]
 
 
 def print_table(Q: np.ndarray, env: gym.Env, most: int = 16) -> None:
     """Print a Q-table, shape (states, actions), with the names of states and actions; of a long one the first `most` rows."""
     names = getattr(env.unwrapped, "action_names", None) or [f"action {a}" for a in range(Q.shape[1])]
-    columns = getattr(env.unwrapped, "shape", (1,))[-1] if isinstance(env.unwrapped, envs.FiniteMDP) else 0
+    rows, columns = env.unwrapped.shape if isinstance(env.unwrapped, envs.FiniteMDP) else (1, 0)
     print("\nQ-table" + "".join(f"{name:>11}" for name in names))
     for state, values in enumerate(Q[:most]):
-        label = f"cell {state // columns},{state % columns}" if columns else f"state {state}"
+        label = f"cell {state // columns},{state % columns}" if rows > 1 else f"{'cell' if columns else 'state'} {state}"
         print(f"{label:<9}" + "".join(f"{value:11.4f}" for value in values))
     if len(Q) > most:
         print(f"... and {len(Q) - most} more states")

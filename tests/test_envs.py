@@ -1,5 +1,6 @@
 """The lecture's three environments: they are what Gymnasium expects, what the lecture shows, and what their table P says."""
 
+import functools
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+import actor_critic
+import dqn
+import ppo
+import qlearning_table
+import reinforce
 from common import envs
 
 OURS = ["Treasure-v0", "GridWorld-v0", "Maze-v0"]
@@ -182,3 +188,9 @@ def test_spaces_are_counted_from_zero():
     assert env.reset()[0] == 0
     assert env.step(1)[0] == 1
     assert env.observation_space == env.action_space == gym.spaces.Discrete(2)
+    limited = functools.partial(gym.wrappers.TimeLimit, FromFive(), 20)
+    for script in (dqn, reinforce, actor_critic, qlearning_table):
+        *_, returns = script.train(limited(), steps=300)
+        assert returns
+    *_, returns = ppo.train(limited, steps=300, n_envs=1)
+    assert returns
