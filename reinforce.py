@@ -76,24 +76,32 @@ class Policy(nn.Module):
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
         self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
         self.discrete = isinstance(action_space, Discrete)
-        self.outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
-        self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.outputs))
+        self.n_outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
+        self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.n_outputs))
         self.register_buffer("unit", torch.ones(()))  # V is learned in units of it; it grows with the returns that are seen
         self.value = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, 1))  # the baseline V
         if not self.discrete:
-            self.log_std = nn.Parameter(torch.zeros(self.outputs))  # one spread for all states: log, so that it stays positive
+            self.log_std = nn.Parameter(torch.zeros(self.n_outputs))  # one spread for all states: log, so that it stays positive
             self.shape, self.dtype = action_space.shape, action_space.dtype
             bounded = np.isfinite(action_space.low) & np.isfinite(action_space.high)
             self.low, self.high = np.where(bounded, action_space.low, -1), np.where(bounded, action_space.high, 1)
-            self.limit = np.where(bounded, 1.0, np.inf)
+            self.limit, self.bounded = np.where(bounded, 1.0, np.inf), torch.from_numpy(bounded.flatten())
 
     def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
         return flatten(self.observation_space, observation).astype(np.float32) / self.scale
 
+    def outputs(self, states: torch.Tensor) -> torch.Tensor:
+        """The logits of Discrete actions, or the means of Box actions. Shape: (batch, outputs).
+
+        A mean stays within its bounds: outside of them all actions would be clipped to the same one, and none be better.
+        """
+        outputs = self.layers(states)
+        return outputs if self.discrete else torch.where(self.bounded, outputs.tanh(), outputs)
+
     def pi(self, states: torch.Tensor) -> Distribution:
         """pi(.|s) for states of shape (batch, features); its log_prob and entropy have shape (batch,)."""
-        outputs = self.layers(states)
+        outputs = self.outputs(states)
         if self.discrete:
             return Categorical(logits=outputs)
         return Independent(Normal(outputs, self.std()), 1)
@@ -109,10 +117,10 @@ class Policy(nn.Module):
     @torch.inference_mode()  # acting needs no gradient: [4] computes log pi once more, for the whole episode at once
     def sample(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw a ~ pi(.|s) in one state of shape (features,). In numpy: for a single draw torch's distributions are slow."""
-        outputs = self.layers(torch.from_numpy(state)).numpy()
+        outputs = self.outputs(torch.from_numpy(state)).numpy()
         if self.discrete:  # the Gumbel-max trick: the argmax of logits + Gumbel noise is a draw from their softmax
-            return np.argmax(outputs + rng.gumbel(size=self.outputs))
-        return (outputs + self.std().numpy() * rng.standard_normal(self.outputs)).astype(np.float32)
+            return np.argmax(outputs + rng.gumbel(size=self.n_outputs))
+        return (outputs + self.std().numpy() * rng.standard_normal(self.n_outputs)).astype(np.float32)
 
     def to_env(self, action: np.ndarray):
         """An action as the environment takes it; a Gaussian one is clipped to the bounds only here, its log_prob is not."""
@@ -124,7 +132,7 @@ class Policy(nn.Module):
     @torch.inference_mode()
     def greedy(self, observation):
         """The most likely action in one state, as the environment takes it."""
-        outputs = self.layers(torch.from_numpy(self.vector(observation))).numpy()
+        outputs = self.outputs(torch.from_numpy(self.vector(observation))).numpy()
         return self.to_env(outputs.argmax() if self.discrete else outputs)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from test_command_line import processes_that_name, run
+from test_command_line import run
 
 import a3c
 import actor_critic
@@ -161,4 +161,3 @@ def test_a3c_stops_all_workers_when_told_to():
     _, returns = a3c.train(Odd, steps=10**9, workers=2, on_episode=lambda *episode: True)
     assert len(returns) == 1 and time.monotonic() - start < 30
     assert multiprocessing.active_children() == []
-    assert processes_that_name("a3c.py") == []
