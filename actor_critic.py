@@ -3,8 +3,11 @@
 The idea: REINFORCE waits for the end of an episode, and its return v_t says little about one action among many (credit
 assignment). So let a critic Q_phi(s,a) say how good an action was: the actor pi_theta picks the action, the critic judges it, and
 both learn at every single step. The critic learns as in Q-learning, from the "real value" R + gamma max_a Q_phi(s',a), and can
-borrow its tricks. "Two networks, extremely hard to converge", says the slide: each learns from the other's mistakes, and
---literal shows it.
+borrow its tricks. "Two networks, extremely hard to converge", says the slide: each learns from the other's mistakes.
+
+That is so. `python actor_critic.py --literal --steps 20000 --seed N` learns nothing on any of the seeds 0 to 2, the mean of the
+last 100 returns is 9.4, where chance gets 22: all values are positive, so that whatever is done becomes more likely, until only
+one action is left. With the defaults each of the seeds 0 to 9 is solved, after 100,000 steps in the median.
 
 Pseudocode ([1] and [2] are the slide's update rules; [a] to [d] are the usual loop around them)
 
