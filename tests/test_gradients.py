@@ -117,6 +117,7 @@ def test_dqn_semi_gradient(recorders, double):
         tau=0.25,
         double=double,
         huber=False,
+        anneal=False,
         rescale=False,
     )
     (recorder,) = recorders

@@ -105,7 +105,8 @@ def test_ddpg_swings_the_pendulum_up():
 
 
 def test_a3c_balances_the_pole():
-    improves(a3c.train(cartpole, steps=40_000, workers=2)[-1], above=100)
+    """One worker, whose result is the same every time; several are started in test_faults.py."""
+    improves(a3c.train(cartpole, steps=40_000, workers=1)[-1], above=100)
 
 
 @pytest.mark.parametrize("objective", ["kl", "clip"])
