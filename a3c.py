@@ -33,6 +33,7 @@ themselves: a worker only measures gradients with them. Where the slide is loose
 
 Beyond the slide (all off under --literal)
 
+    --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
                          faster than numbers around 100.
     --no-adam            off: Adam, its statistics shared by all workers, in place of the plain gradient step. Each weight gets a
@@ -90,7 +91,8 @@ class Model(nn.Module):
         self.observation_space = observation_space
         flat = flatten_space(observation_space)
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
-        self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        self.register_buffer("scale", torch.from_numpy(scale))
         self.discrete = isinstance(action_space, Discrete)
         self.n_outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
         self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.n_outputs))
@@ -105,7 +107,7 @@ class Model(nn.Module):
 
     def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32) / self.scale
+        return flatten(self.observation_space, observation).astype(np.float32) / self.scale.numpy()
 
     def outputs(self, states: torch.Tensor) -> torch.Tensor:
         """The logits of Discrete actions, or the means of Box actions. Shape: (batch, outputs).
@@ -205,6 +207,7 @@ def worker(
     entropy: float,
     rescale: bool,
     adam: bool,
+    scale: bool,
     hidden: int,
 ) -> None:
     """One actor-learner: Algorithm S3.
@@ -220,6 +223,8 @@ def worker(
     env = make_env()
     rng = np.random.default_rng([seed, rank])  # each worker sees other states and takes other actions
     model = Model(env.observation_space, env.action_space, hidden)
+    if not scale:
+        model.scale.fill_(1)
     theta_local, d_theta = in_one_vector(model)  # theta' and theta'_v, d theta and d theta_v
     state = model.vector(env.reset(seed=seed + 1000 * rank)[0])
     episode_return, episode_length = 0.0, 0
@@ -386,6 +391,7 @@ def train(
     entropy: float = 0.01,
     adam: bool = True,
     rescale: bool = True,
+    scale: bool = True,
     hidden: int = 64,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -404,6 +410,7 @@ def train(
         entropy: weight of the policy's entropy; in [0, inf).
         adam: Adam, with statistics shared by all workers, in place of the plain gradient step.
         rescale: learn values in units of the largest return seen so far.
+        scale: divide each input by its bounds, where it has any.
         hidden: units of each hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -417,10 +424,12 @@ def train(
         WorkerFailed: a worker raised an exception or was killed; no process is left behind.
     """
     if literal:
-        rescale, entropy, adam = False, 0.0, False
+        rescale, entropy, adam, scale = False, 0.0, False, False
     torch.manual_seed(seed)
     with contextlib.closing(make_env()) as env:
         model = Model(env.observation_space, env.action_space, hidden)
+    if not scale:
+        model.scale.fill_(1)
     theta, _ = in_one_vector(model)
     shared = Shared(theta, workers)
     returns = []
@@ -430,7 +439,16 @@ def train(
         return bool(on_episode and on_episode(episode_return, length, T))
 
     hyperparameters = dict(
-        seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha, entropy=entropy, rescale=rescale, adam=adam, hidden=hidden
+        seed=seed,
+        steps=steps,
+        t_max=t_max,
+        gamma=gamma,
+        alpha=alpha,
+        entropy=entropy,
+        rescale=rescale,
+        adam=adam,
+        scale=scale,
+        hidden=hidden,
     )
     try:
         if workers == 1:  # here and now, so that one seed gives one result

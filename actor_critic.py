@@ -24,6 +24,7 @@ it is a constant, the gradient flows through Q_phi(s_t,a_t) only. Both updates u
 
 Beyond the slide (all off under --literal)
 
+    --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
     --no-advantage       off: the weight in [1] less the mean of Q_phi under pi. If all values are positive, every action becomes
                          more likely, the better ones only a little more; less the mean, the worse ones become less likely.
     --no-sampled         off: the "real value" of a_t in place of the critic's guess Q_phi(s_t,a_t) as the weight in [1]. Both
@@ -81,14 +82,15 @@ class Network(nn.Module):
         self.observation_space = observation_space
         flat = flatten_space(observation_space)
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
-        self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        self.register_buffer("scale", torch.from_numpy(scale))
         self.n_actions = n_actions
         self.register_buffer("unit", torch.ones(()))  # Q is learned in units of it; it grows with the returns that are seen
         self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, n_actions))
 
     def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32) / self.scale
+        return flatten(self.observation_space, observation).astype(np.float32) / self.scale.numpy()
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States (batch, features) -> (batch, A)."""
@@ -123,6 +125,7 @@ def train(
     entropy: float = 0.01,
     adam: bool = True,
     rescale: bool = True,
+    scale: bool = True,
     hidden: int = 64,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -144,6 +147,7 @@ def train(
         entropy: weight of the policy's entropy; in [0, inf).
         adam: Adam, in place of the plain gradient step.
         rescale: learn values in units of the largest return seen so far.
+        scale: divide each input by its bounds, where it has any.
         hidden: units of the hidden layer of each network; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -156,13 +160,15 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        batch, advantage, sampled, normalize, rescale, entropy, adam = 1, False, False, False, False, 0.0, False
+        batch, advantage, sampled, normalize, rescale, entropy, adam, scale = 1, False, False, False, False, 0.0, False, False
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
     returns, step = [], 0
     actor = Network(env.observation_space, env.action_space.n, hidden)  # pi_theta
     critic = Network(env.observation_space, env.action_space.n, hidden)  # Q_phi
+    if not scale:
+        actor.scale.fill_(1)
     Optimizer = torch.optim.Adam if adam else torch.optim.SGD
     actor_optimizer = Optimizer(actor.parameters(), lr=alpha, fused=True)  # fused: one call for all weights
     critic_optimizer = Optimizer(critic.parameters(), lr=beta, fused=True)

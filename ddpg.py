@@ -29,6 +29,7 @@ Where the slide is loose: [12] has no terminal case. Where the task is over, no 
 
 Beyond the slide (all off under --literal)
 
+    --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
     --warmup 1           off: random actions at first, and no learning before R holds enough different ones to learn from.
     --noise-decay 0      off: the noise fading over the first steps, as in the slide's code; later it only spoils the returns.
@@ -79,7 +80,8 @@ class Actor(nn.Module):
         self.observation_space = observation_space
         flat = flatten_space(observation_space)
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
-        self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        self.register_buffer("scale", torch.from_numpy(scale))
         self.shape, self.dtype = action_space.shape, action_space.dtype
         bounded = np.isfinite(action_space.low) & np.isfinite(action_space.high)
         self.low, self.high = np.where(bounded, action_space.low, -1), np.where(bounded, action_space.high, 1)
@@ -94,7 +96,7 @@ class Actor(nn.Module):
 
     def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32) / self.scale
+        return flatten(self.observation_space, observation).astype(np.float32) / self.scale.numpy()
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """mu(s) for states of shape (batch, features). Shape: (batch, action dimensions), within -1 and 1."""
@@ -212,6 +214,7 @@ def train(
     sigma: float = 0.2,
     noise_decay: int = 5_000,
     adam: bool = True,
+    scale: bool = True,
     hidden: int = 128,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -234,6 +237,7 @@ def train(
         sigma: spread of the noise, where the bounds of the actions are -1 and 1; in [0, inf).
         noise_decay: steps over which the noise fades to nothing, 0 for never; in [0, inf).
         adam: Adam, in place of the plain gradient step.
+        scale: divide each input by its bounds, where it has any.
         hidden: units of each hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -246,7 +250,7 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        adam, warmup, noise_decay = False, 1, 0
+        adam, warmup, noise_decay, scale = False, 1, 0, False
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
@@ -255,6 +259,8 @@ def train(
 
     # [1] Randomly initialize critic network Q(s,a|theta^Q) and actor mu(s|theta^mu) with weights theta^Q and theta^mu
     critic, actor = Critic(features, dimensions, hidden), Actor(env.observation_space, env.action_space, hidden)
+    if not scale:
+        actor.scale.fill_(1)
     # [2] Initialize target network Q' and mu' with weights theta^Q' <- theta^Q, theta^mu' <- theta^mu
     target_critic, target_actor = copy.deepcopy(critic), copy.deepcopy(actor)
     # [3] Initialize replay buffer R

@@ -24,6 +24,7 @@ after 65,000 steps (KL) and 64,000 steps (clip) in the median, `python ppo.py --
 
 Beyond the slide (all off under --literal)
 
+    --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
     --no-normalize       off: the advantages of a minibatch brought to mean 0 and spread 1. A step of theta is of the same size
                          whether rewards are large or small, and as many actions gain as lose.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
@@ -78,7 +79,8 @@ class Model(nn.Module):
         self.observation_space = observation_space
         flat = flatten_space(observation_space)
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
-        self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        self.register_buffer("scale", torch.from_numpy(scale))
         self.discrete = isinstance(action_space, Discrete)
         self.n_outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
         self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.n_outputs))
@@ -93,7 +95,7 @@ class Model(nn.Module):
 
     def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32) / self.scale
+        return flatten(self.observation_space, observation).astype(np.float32) / self.scale.numpy()
 
     def outputs(self, states: torch.Tensor) -> torch.Tensor:
         """The logits of Discrete actions, or the means of Box actions. Shape: (batch, outputs).
@@ -151,6 +153,7 @@ def train(
     clip: float = 0.2,
     normalize: bool = True,
     rescale: bool = True,
+    scale: bool = True,
     hidden: int = 64,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -174,6 +177,7 @@ def train(
         clip: eps of the clipped surrogate; in (0, 1).
         normalize: bring the advantages of a minibatch to mean 0 and spread 1.
         rescale: learn values in units of the largest return seen so far.
+        scale: divide each input by its bounds, where it has any.
         hidden: units of each hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -186,7 +190,7 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        objective, normalize, rescale = "kl", False, False
+        objective, normalize, rescale, scale = "kl", False, False, False
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
@@ -196,6 +200,8 @@ def train(
     # lies within one episode, and its true last observation comes in info["final_obs"].
     envs = SyncVectorEnv([make_env] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
     model = Model(envs.single_observation_space, envs.single_action_space, hidden)  # theta
+    if not scale:
+        model.scale.fill_(1)
     old = copy.deepcopy(model)  # theta_old
     optimizer = torch.optim.Adam(model.parameters(), lr=alpha, fused=True)
 

@@ -19,6 +19,7 @@ variance. `--weight trajectory` shows the difference.
 
 Beyond the slide (all off under --literal)
 
+    --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
     --baseline none      off: v_t less what was to be expected, a learned V(s_t). If all returns are positive, all actions become
                          more likely, the better ones only a little more; less a baseline, the worse ones become less likely.
                          The expectation of the gradient stays, its variance falls. `mean`: the mean of the episode instead.
@@ -74,7 +75,8 @@ class Policy(nn.Module):
         self.observation_space = observation_space
         flat = flatten_space(observation_space)
         bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
-        self.scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
+        self.register_buffer("scale", torch.from_numpy(scale))
         self.discrete = isinstance(action_space, Discrete)
         self.n_outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
         self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.n_outputs))
@@ -89,7 +91,7 @@ class Policy(nn.Module):
 
     def vector(self, observation) -> np.ndarray:
         """One observation as a vector. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32) / self.scale
+        return flatten(self.observation_space, observation).astype(np.float32) / self.scale.numpy()
 
     def outputs(self, states: torch.Tensor) -> torch.Tensor:
         """The logits of Discrete actions, or the means of Box actions. Shape: (batch, outputs).
@@ -151,6 +153,7 @@ def train(
     mean: bool = True,
     adam: bool = True,
     rescale: bool = True,
+    scale: bool = True,
     hidden: int = 64,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
@@ -170,6 +173,7 @@ def train(
         mean: one step along the mean over the episode, in place of the sum.
         adam: Adam, in place of the plain gradient step.
         rescale: learn values in units of the largest return seen so far.
+        scale: divide each input by its bounds, where it has any.
         hidden: units of the hidden layer; in [1, inf).
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
@@ -182,7 +186,7 @@ def train(
         FloatingPointError: the loss is no longer a finite number.
     """
     if literal:
-        baseline, normalize, mean, rescale, adam = "none", False, False, False, False
+        baseline, normalize, mean, rescale, adam, scale = "none", False, False, False, False, False
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
     rng = np.random.default_rng(seed)
@@ -190,6 +194,8 @@ def train(
 
     # [1] Initialise theta arbitrarily
     policy = Policy(env.observation_space, env.action_space, hidden)
+    if not scale:
+        policy.scale.fill_(1)
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(policy.parameters(), lr=alpha, fused=True)
 
     # [2] for each episode {s_1, a_1, r_2, ..., s_{T-1}, a_{T-1}, r_T} ~ pi_theta do

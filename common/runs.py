@@ -185,7 +185,7 @@ class Run:
         train: the script's train().
         argv: the command line after the script's name; None takes sys.argv.
         env: the default of --env.
-        files: the name of the file that holds what was learned, "weights.pt" or "q_table.npy".
+        weights: the name of the file that holds what was learned, "weights.pt" or "q_table.npy".
     """
 
     def __init__(self, train: Callable, argv: list[str] | None, *, env: str, weights: str = "weights.pt"):
