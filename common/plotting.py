@@ -8,11 +8,15 @@ from __future__ import annotations
 import io
 import sys
 import time
+from itertools import cycle
 
 import gymnasium as gym
 import numpy as np
 
 CURVE, BAND, GOAL = "#0b5fa5", "#9dc3e6", "#c44e00"  # apart in hue and in lightness: also in grey, also for colour-blind eyes
+# For many lines: the palette of Okabe and Ito, made for colour-blind eyes; the line styles tell them apart in grey.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), "-")
 
 
 def running_mean(returns: list[float], window: int) -> np.ndarray:
@@ -52,6 +56,42 @@ def learning_curve(rows: list[tuple], title: str, threshold: float | None, windo
     top = axes.secondary_xaxis("top")
     top.set_xticks([steps[i] for i in places], [str(rows[i][0]) for i in places], fontsize="x-small")
     top.set_xlabel("episodes", fontsize="small")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    return png.getvalue()
+
+
+def compare(runs: dict[str, list[tuple]], title: str, threshold: float | None, ylabel: str) -> bytes:
+    """Many runs as PNG: for each label the mean over its runs, and a band of one standard deviation.
+
+    A run that ended earlier, for instance because it was solved, stands in the mean with its last value.
+
+    Args:
+        runs: label -> runs, each a pair of arrays: environment steps (increasing), and the running mean of the returns there.
+        title: of the picture.
+        threshold: the mean return that counts as solved, or None.
+        ylabel: what the values are.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    longest = max(steps[-1] for pairs in runs.values() for steps, _ in pairs)
+    grid = np.linspace(0, longest, 400)
+    for (label, pairs), colour, style in zip(runs.items(), cycle(COLOURS), cycle(STYLES)):
+        end = max(steps[-1] for steps, _ in pairs)
+        x = grid[(grid >= max(steps[0] for steps, _ in pairs)) & (grid <= end)]  # from where every run has a return
+        # At each x the last value that a run had by then.
+        values = np.stack([mean[np.searchsorted(steps, x, side="right") - 1] for steps, mean in pairs])
+        middle, band = values.mean(axis=0), values.std(axis=0)
+        axes.plot(x, middle, color=colour, linestyle=style, linewidth=2, label=label)
+        axes.fill_between(x, middle - band, middle + band, color=colour, alpha=0.2, linewidth=0)
+    if threshold is not None:
+        axes.axhline(threshold, color="black", linestyle=":", linewidth=1, label=f"solved: {threshold:g}")
+    axes.set(title=title, xlabel="environment steps", ylabel=ylabel)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize="small")
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=120)
     return png.getvalue()
