@@ -478,7 +478,7 @@ def main(argv: list[str] | None = None) -> int:
                 except WorkerFailed as failure:
                     run.failed(failure)
                     model = failure.model
-        run.finish(model, act=model.greedy)
+        run.finish(model, act=model.greedy, value=lambda observation: model.V(torch.from_numpy(model.vector(observation))).item())
     return run.status
 
 

@@ -254,7 +254,12 @@ def main(argv: list[str] | None = None) -> int:
         else:
             with run.training():
                 actor, critic, _ = train(env, **run.hyperparameters, on_episode=run.on_episode)
-        run.finish(nn.ModuleList([actor, critic]), act=actor.greedy)
+
+        def value(observation) -> float:  # sum_a pi(a|s) Q(s,a)
+            s = torch.from_numpy(actor.vector(observation))
+            return (actor(s).softmax(dim=-1) * critic(s)).sum().item()
+
+        run.finish(nn.ModuleList([actor, critic]), act=actor.greedy, value=value)
     return run.status
 
 

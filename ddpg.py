@@ -345,7 +345,15 @@ def main(argv: list[str] | None = None) -> int:
         else:
             with run.training():
                 actor, critic, _ = train(env, **run.hyperparameters, on_episode=run.on_episode)
-        run.finish(nn.ModuleList([actor, critic]), act=lambda observation: actor.to_env(actor.mu(actor.vector(observation))))
+
+        def value(observation) -> float:  # Q(s, mu(s))
+            s = torch.from_numpy(actor.vector(observation))
+            return critic(s, actor(s)).item()
+
+        def act(observation) -> np.ndarray:
+            return actor.to_env(actor.mu(actor.vector(observation)))
+
+        run.finish(nn.ModuleList([actor, critic]), act, value)
     return run.status
 
 

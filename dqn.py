@@ -323,7 +323,12 @@ def main(argv: list[str] | None = None) -> int:
         else:
             with run.training():
                 q_network, _ = train(env, **run.hyperparameters, on_episode=run.on_episode)
-        run.finish(q_network, act=lambda observation: q_network.greedy(q_network.phi(observation)))
+        phi = q_network.phi
+        run.finish(
+            q_network,
+            act=lambda observation: q_network.greedy(phi(observation)),
+            value=lambda observation: q_network(torch.from_numpy(phi(observation))).max().item(),
+        )
     return run.status
 
 

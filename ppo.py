@@ -298,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             with run.training():
                 model, _ = train(run.make_env, **run.hyperparameters, on_episode=run.on_episode)
-        run.finish(model, act=model.greedy)
+        run.finish(model, act=model.greedy, value=lambda observation: model.V(torch.from_numpy(model.vector(observation))).item())
     return run.status
 
 

@@ -77,6 +77,7 @@ def train(
     epsilon_decay: bool = True,
     literal: bool = False,
     on_episode: Callable[[float, int, int], bool] | None = None,
+    on_table: Callable[[np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, list[float]]:
     """Q-learning with a table.
 
@@ -92,6 +93,7 @@ def train(
         epsilon_decay: let epsilon fall in a line to 0 over the episodes.
         literal: the slide to the letter: everything under "Beyond the slide" is off.
         on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
+        on_table: called after each episode, before on_episode, with the table Q as it is then.
 
     Returns:
         The table Q, shape (states, actions), and the undiscounted return of every finished episode.
@@ -148,6 +150,8 @@ def train(
         if not done:  # the budget of steps ended inside this episode: it has no return yet
             break
         returns.append(episode_return)
+        if on_table:
+            on_table(Q)
         if on_episode and on_episode(episode_return, t, step):
             break
     return Q, returns
@@ -161,9 +165,9 @@ def main(argv: list[str] | None = None) -> int:
             Q = run.loaded(np.zeros((env.observation_space.n, env.action_space.n)))
         else:
             with run.training():
-                Q, _ = train(run.watched(env), **run.hyperparameters, on_episode=run.on_episode)
+                Q, _ = train(env, **run.hyperparameters, on_episode=run.on_episode, on_table=run.on_table)
         rng = np.random.default_rng(0)
-        run.finish(Q, act=lambda state: greedy(Q[state], rng))
+        run.finish(Q, act=lambda state: greedy(Q[state], rng), value=lambda state: Q[state].max())
         runs.print_table(Q, env)
     return run.status
 

@@ -266,7 +266,9 @@ def main(argv: list[str] | None = None) -> int:
         else:
             with run.training():
                 policy, _ = train(env, **run.hyperparameters, on_episode=run.on_episode)
-        run.finish(policy, act=policy.greedy)
+        learned_V = run.hyperparameters["baseline"] == "value" and not run.hyperparameters["literal"]
+        value = (lambda observation: policy.V(torch.from_numpy(policy.vector(observation))).item()) if learned_V else None
+        run.finish(policy, act=policy.greedy, value=value)
     return run.status
 
 

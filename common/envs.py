@@ -96,16 +96,16 @@ class FiniteMDP(gym.Env):
         if self.render_mode == "rgb_array":
             return self._image()
         if self.render_mode == "human":
-            self._show(self._image())
+            from common import plotting
+
+            self._window = self._window or plotting.Window(type(self).__name__)
+            self._window.show(self._image(), self.metadata["render_fps"])
         return None
 
     def close(self):
         """Close the window, if there is one."""
         if self._window is not None:
-            import pygame
-
-            pygame.display.quit()
-            self._window = None
+            self._window.close()
 
     # What the subclasses paint: the letter, the shape and the colour of a cell.
     def _letter(self, s: int) -> str:
@@ -133,19 +133,6 @@ class FiniteMDP(gym.Env):
             if s == self.s:
                 cell[agent] = RED
         return image
-
-    def _show(self, image: np.ndarray) -> None:
-        import pygame  # comes with gymnasium[classic-control]; needed for a window only
-
-        if self._window is None:
-            pygame.display.init()
-            self._window = pygame.display.set_mode((image.shape[1], image.shape[0]))
-            pygame.display.set_caption(type(self).__name__)
-            self._clock = pygame.time.Clock()
-        self._window.blit(pygame.surfarray.make_surface(image.swapaxes(0, 1)), (0, 0))
-        pygame.event.pump()
-        pygame.display.flip()
-        self._clock.tick(self.metadata["render_fps"])
 
 
 class Treasure(FiniteMDP):

@@ -121,15 +121,21 @@ class Flags:
     """watch the learned policy afterwards, in a window (text environments: in the terminal)"""
     render_delay: float = 0.05
     """seconds for each picture in the terminal"""
+    render_every: int | None = None
+    """watch every Nth episode of the training as well; closing the window ends the watching, not the training"""
     record: Path | None = None
-    """save a clip of the learned policy as FILE.gif"""
+    """save a clip of the learned policy as FILE.gif (or FILE.mp4, with ffmpeg)"""
+    picture: Path | None = None
+    """draw what was learned as FILE.png: values and greedy actions of grid worlds, CartPole, Pendulum, MountainCar"""
 
 
 def _parse(train: Callable, argv: list[str] | None, env: str, script: str) -> tuple[Flags, dict]:
     """Flags and the keywords of train(), from the command line; tyro answers --help and what does not parse (status 2)."""
     documents = {p.arg_name: p.description for p in docstring_parser.parse(train.__doc__).params}
     types = typing.get_type_hints(train)
-    keywords = [p for p in inspect.signature(train).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "on_episode"]
+    keywords = [
+        p for p in inspect.signature(train).parameters.values() if p.kind is p.KEYWORD_ONLY and not p.name.startswith("on_")
+    ]
     fields = [
         (
             p.name,
@@ -177,7 +183,7 @@ class Run:
     Attributes:
         script: the script's name, "dqn".
         hyperparameters: the keywords of train(), from the command line (with --load: as they were saved).
-        make_env: a function without arguments that opens the environment; it can be sent to another process.
+        make_env: a function without arguments that opens an environment to train in; it can be sent to another process.
         load: the folder of --load, or None.
         status: the exit status: 0; 2 for bad input; 1 for a training that diverged; 130 after Ctrl-C.
 
@@ -193,6 +199,7 @@ class Run:
         self._argv = sys.argv[1:] if argv is None else argv
         self._train, self._default_env, self._weights = train, env, weights
         self.status, self._rows, self._solved, self._shown, self._bar = 0, [], None, 0.0, None
+        self._tables, self._window_open, self._in_terminal = {}, None, False
 
     # -- from the command line to an environment
 
@@ -230,47 +237,74 @@ class Run:
         if flags.load:
             self._read_settings(flags.load)
         kwargs = _options(flags.env_kwargs)
-        self.make_env = functools.partial(envs.make, flags.env, **kwargs)
-        env = self.make_env()
+        self._open = self.make_env = functools.partial(envs.make, flags.env, **kwargs)
+        env = self._open()
         label = "-".join([flags.env.replace("/", "-").replace(":", "-"), *(f"{k}={v}" for k, v in kwargs.items())])
+        self._title = f"{self.script}.py on {flags.env}, seed {self.hyperparameters['seed']}"
         self._out = flags.out or Path("runs", self.script, label, f"seed{self.hyperparameters['seed']}")
         self._saves = flags.save and not flags.load
         if self._saves:
             _writable(self._out)
         if flags.record:
-            if flags.record.suffix.lower() != ".gif":
-                raise BadInput(f"--record {flags.record}: the file's name has to end in .gif")
+            if flags.record.suffix.lower() not in (".gif", ".mp4"):
+                raise BadInput(f"--record {flags.record}: the file's name has to end in .gif, or in .mp4")
+            if flags.record.suffix.lower() == ".mp4" and not plotting.encoder():
+                raise BadInput(f"--record {flags.record}: there is no ffmpeg; pip install imageio-ffmpeg, or name the file .gif")
             _writable(flags.record.parent)
-            self._render_mode("--record", "rgb_array", env)
-        self._in_terminal = flags.render and self._watch_mode(env) == "ansi"
+            self._can_render("--record", "rgb_array", env)
+        if flags.picture:
+            if flags.picture.suffix.lower() != ".png":
+                raise BadInput(f"--picture {flags.picture}: the file's name has to end in .png")
+            if not plotting.drawable(env):
+                worlds = "Treasure-v0, GridWorld-v0, Maze-v0, CartPole-v1, Pendulum-v1, MountainCar-v0"
+                raise BadInput(f"--picture: more than two numbers describe a state of {flags.env}; it works for {worlds}")
+            _writable(flags.picture.parent)
+        if flags.render_every is not None and flags.render_every < 1:
+            raise BadInput(f"--render-every {flags.render_every}: it has to be at least 1")
         self._threshold, self._window = (env.spec.reward_threshold if env.spec else None), 100
         if self._threshold is None and flags.env == "Pendulum-v1":
             self._threshold, self._window = -200.0, 20
-        return env
+        return self._watched(env) if (flags.render or flags.render_every) and not flags.load else env
 
-    def _render_mode(self, flag: str, mode: str, env: gym.Env) -> str:
+    def _can_render(self, flag: str, mode: str, env: gym.Env) -> None:
         if mode not in env.metadata.get("render_modes", []):
             raise BadInput(f"{flag}: {self._flags.env} cannot be rendered as {mode!r}; leave the flag out")
-        self.make_env(render_mode=mode).close()  # a missing package shows here, not after an hour of training
-        return mode
+        self._open(render_mode=mode).close()  # a missing package shows here, not after an hour of training
 
-    def _watch_mode(self, env: gym.Env) -> str:
-        """Where --render shows the policy: text environments list "ansi" first; the others open a window."""
-        modes = env.metadata.get("render_modes", [])
-        if modes[:1] == ["ansi"]:
-            return "ansi"
+    # -- watching: text environments, those that list "ansi" first, in the terminal; the others in a window
+
+    def _watched(self, env: gym.Env) -> gym.Env:
+        """The environment to train in, some of its episodes shown; for scripts that open several, `make_env` shows the first."""
+        self._in_terminal = env.metadata.get("render_modes", [])[:1] == ["ansi"]
+        every = self._flags.render_every
+        if not self._in_terminal:
+            self._check_screen("--render" if self._flags.render else "--render-every", env)
+            if every is None:
+                return env  # only afterwards
+        if self.hyperparameters.get("workers", 1) > 1:
+            if every is None:
+                return env
+            raise BadInput("--render-every: each worker is a process of its own; add --workers 1 to watch one")
+        Watched.shown = None
+        self.make_env = lambda: Watched(self._open(render_mode="ansi" if self._in_terminal else "rgb_array"), self._show, every)
+        return self.make_env()
+
+    def _check_screen(self, flag: str, env: gym.Env) -> None:
         screen = sys.platform in ("win32", "darwin") or any(
             os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         )
         if not screen:
-            raise BadInput("--render: there is no screen here; use --record clip.gif")
-        return self._render_mode("--render", "human", env)
+            raise BadInput(f"{flag}: there is no screen here; use --record clip.gif")
+        self._can_render(flag, "rgb_array", env)
 
-    def watched(self, env: gym.Env) -> gym.Env:
-        """With --render, a text environment whose first training episodes can be watched in the terminal; else `env` itself."""
-        if self._in_terminal:
-            return Watched(self.make_env(render_mode="ansi"), self._flags.render_delay)
-        return env
+    def _show(self, env: gym.Env, caption: str) -> bool:
+        """Show the present state. False once nobody watches any more."""
+        if env.render_mode == "ansi":
+            plotting.show_text(env, self._flags.render_delay)
+            return True
+        if self._window_open is None:
+            self._window_open = plotting.Window(self._title)
+        return self._window_open.show(env.render(), env.metadata.get("render_fps", 30), f"{self._title}: {caption}")
 
     # -- during training
 
@@ -289,7 +323,7 @@ class Run:
             self._handler = signal.signal(signal.SIGINT, ask)
         self._start = time.perf_counter()
         self._shown = self._start + 1  # when progress is shown next
-        if sys.stderr.isatty() and not self._in_terminal:  # a bar and a picture would write over each other
+        if sys.stderr.isatty() and not self._in_terminal:  # a bar and a text environment would write over each other
             total = self.hyperparameters["steps"]
             self._bar = tqdm(total=total, unit="step", unit_scale=True, dynamic_ncols=True, desc="episode 0")
         try:
@@ -339,21 +373,33 @@ class Run:
             self._shown = now + min(now - self._start, 30)  # the next line: after 1, 2, 4, ... seconds, then every 30
         return self._solved is not None and self._flags.stop_when_solved
 
+    def on_table(self, Q: np.ndarray) -> None:
+        """train() of Q-learning calls this after each episode: copies for --picture, of fewer and fewer episodes."""
+        episode = len(self._rows) + 1
+        if self._flags.picture and (episode in (3, 8, 12) or re.fullmatch("[125]0*", str(episode))):
+            self._tables[episode] = Q.copy()
+
     # -- afterwards
 
-    def finish(self, learned: torch.nn.Module | np.ndarray, act: Callable[[typing.Any], typing.Any]) -> None:
-        """Evaluate, save, summarise; then show what --render and --record ask for.
+    def finish(self, learned: torch.nn.Module | np.ndarray, act: plotting.Act, value: plotting.Value | None = None) -> None:
+        """Evaluate, save, summarise; then show what --picture, --record and --render ask for.
 
         Args:
             learned: what was learned: a module whose weights are saved, or a Q-table.
             act: observation -> the greedy action.
+            value: observation -> what a state is worth; None if no value was learned.
         """
         for line in [] if self.load else self._summary():
             print(line)
         files = self._save(learned) if self._saves else []  # before anything else can go wrong
-        greedy = evaluate(self.make_env, act, EVALUATION_EPISODES, self.hyperparameters["seed"])
+        greedy = evaluate(self._open, act, EVALUATION_EPISODES, self.hyperparameters["seed"])
         mean, spread = np.mean(greedy), np.std(greedy)
         print(f"greedy policy, {len(greedy)} episodes: mean return {mean:.2f}, standard deviation {spread:.2f}")
+        if self._flags.picture:
+            if self._tables:
+                self._tables[len(self._rows)] = learned
+            content = plotting.picture(self._open(), act, value, self._title, self._tables)
+            files += _write(self._flags.picture.parent, {self._flags.picture.name: content})
         if self._flags.record:
             files.append(self._record(act))
         if files:
@@ -401,9 +447,8 @@ class Run:
             },
         }
         files = {"returns.csv": table.getvalue().encode(), "run.json": (json.dumps(settings, indent=2) + "\n").encode()}
-        title = f"{self.script}.py on {self._flags.env}, seed {self.hyperparameters['seed']}"
         if self._rows:
-            files["returns.png"] = plotting.learning_curve(self._rows, title, self._threshold, self._window, self._solved)
+            files["returns.png"] = plotting.learning_curve(self._rows, self._title, self._threshold, self._window, self._solved)
         if learned is not None:
             content = io.BytesIO()
             if isinstance(learned, np.ndarray):
@@ -454,7 +499,7 @@ class Run:
         return learned
 
     def _record(self, act) -> str:
-        with contextlib.closing(self.make_env(render_mode="rgb_array")) as env:
+        with contextlib.closing(self._open(render_mode="rgb_array")) as env:
             frames, rewards, done = [], [], False
             observation, _ = env.reset(seed=self.hyperparameters["seed"])
             while not done:
@@ -463,47 +508,67 @@ class Run:
                 rewards.append(float(reward))
                 done = terminated or truncated
             frames.append((env.render(), sum(rewards)))
-            content = plotting.clip(frames, env.metadata.get("render_fps", 30))
+            content = plotting.clip(frames, env.metadata.get("render_fps", 30), self._flags.record.suffix.lower())
         return _write(self._flags.record.parent, {self._flags.record.name: content})[0]
 
     def _watch(self, act, episodes: int = 3) -> None:
-        with contextlib.closing(self.make_env()) as env:
-            mode = self._watch_mode(env)
-        with contextlib.closing(self.make_env(render_mode=mode)) as env:
+        with contextlib.closing(self._open()) as env:
+            text = env.metadata.get("render_modes", [])[:1] == ["ansi"]
+            if not text:
+                self._check_screen("--render", env)
+        with contextlib.closing(self._open(render_mode="ansi" if text else "rgb_array")) as env:
             for episode in range(1, episodes + 1):
                 observation, _ = env.reset(seed=self.hyperparameters["seed"] + episode)
                 total, step, done = 0.0, 0, False
                 while not done:
-                    plotting.show_text(env, self._flags.render_delay)
+                    if not self._show(env, f"episode {episode}, return {total:g}"):
+                        return
                     observation, reward, terminated, truncated, _ = env.step(act(observation))
                     total, step, done = total + float(reward), step + 1, terminated or truncated
-                plotting.show_text(env, self._flags.render_delay)
+                self._show(env, f"episode {episode}, return {total:g}")
                 print(f"Episode {episode}: total_steps = {step}, return {total:g}")
+        if self._window_open is not None:
+            self._window_open.close()
 
 
 class Watched(gym.Wrapper):
-    """Shows the first episodes of a text environment as they happen, as the lecture's demo does."""
+    """Shows episodes of the training as they happen: every Nth, or as the lecture's demo does the first twelve.
 
-    def __init__(self, env: gym.Env, delay: float, episodes: int = 12):
+    Of several environments only one is shown, that which is reset first.
+
+    Args:
+        env: opened for rendering.
+        show: (environment, caption) -> False once nobody watches any more.
+        every: N, or None for the first twelve episodes.
+    """
+
+    shown: Watched | None = None
+
+    def __init__(self, env: gym.Env, show: Callable[[gym.Env, str], bool], every: int | None):
         super().__init__(env)
-        self.delay, self.episodes, self.episode, self.steps = delay, episodes, 1, 0
+        self.show, self.every, self.episode, self.steps, self.total = show, every, 0, 0, 0.0
+
+    def _show(self) -> bool:
+        """Show this episode, if it is one to be shown."""
+        wanted = self.episode <= 12 if self.every is None else self.episode % self.every == 0
+        if not wanted or Watched.shown is not self:
+            return False
+        if not self.show(self.env, f"training, episode {self.episode}, return {self.total:g}"):
+            Watched.shown = False  # closed: nothing is shown any more
+        return True
 
     def reset(self, **kwargs):
+        Watched.shown = self if Watched.shown is None else Watched.shown
         result = self.env.reset(**kwargs)
-        self.steps = 0
-        if self.episode <= self.episodes:
-            plotting.show_text(self.env, self.delay)
+        self.steps, self.total, self.episode = 0, 0.0, self.episode + 1
+        self._show()
         return result
 
     def step(self, action):
         result = self.env.step(action)
-        self.steps += 1
-        if self.episode <= self.episodes:
-            plotting.show_text(self.env, self.delay)
-        if result[2] or result[3]:
-            if self.episode <= self.episodes:
-                print(f"Episode {self.episode}: total_steps = {self.steps}")
-            self.episode += 1
+        self.steps, self.total = self.steps + 1, self.total + float(result[1])
+        if self._show() and (result[2] or result[3]) and self.env.render_mode == "ansi":
+            print(f"Episode {self.episode}: total_steps = {self.steps}")
         return result
 
 

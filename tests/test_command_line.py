@@ -22,7 +22,7 @@ TINY = {
     "dqn": ["--env", "CartPole-v1", "--steps", "600", "--warmup", "100"],
     "reinforce": ["--env", "CartPole-v1", "--steps", "600"],
     "actor_critic": ["--env", "CartPole-v1", "--steps", "600"],
-    "ddpg": ["--env", "Pendulum-v1", "--steps", "600"],
+    "ddpg": ["--env", "Pendulum-v1", "--steps", "450", "--warmup", "400"],
     "a3c": ["--env", "CartPole-v1", "--steps", "600", "--workers", "1"],
     "ppo": ["--env", "CartPole-v1", "--steps", "1000"],
 }
@@ -64,7 +64,7 @@ def test_help_names_every_flag(script, capsys):
     for flag in ("--env ", "--stop-when-solved", "--no-save", "--out ", "--load ", "--render", "--record "):
         assert flag in words
     for name, keyword in inspect.signature(importlib.import_module(script).train).parameters.items():
-        if keyword.kind is keyword.KEYWORD_ONLY and name != "on_episode":  # a hyperparameter: its flag and its default
+        if keyword.kind is keyword.KEYWORD_ONLY and not name.startswith("on_"):  # a hyperparameter: its flag and its default
             assert f"--{name.replace('_', '-')}" in words
             assert f"(default: {keyword.default})" in words
     assert "discount of the return" in words  # gamma's meaning, from the docstring of train()
