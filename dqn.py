@@ -40,7 +40,7 @@ Beyond the slide (all off under --literal)
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
     --epsilon-decay 0    off: epsilon falling from 1 to its small value. At first Q knows nothing, later randomness only harms.
     --warmup 1           off: waiting until D holds enough different transitions to be worth learning from.
-    --train-every 1      off: learning at every fourth step only, from a larger minibatch; as much learning in less time.
+    --train-every 1      off: learning at every eighth step only, from a larger minibatch; as much learning in less time.
 
 Try
 
@@ -180,8 +180,8 @@ def train(
     memory: int = 100_000,
     batch: int = 128,
     warmup: int = 1_000,
-    train_every: int = 4,
-    tau: float = 0.01,
+    train_every: int = 8,
+    tau: float = 0.02,
     n_steps: int = 5,
     double: bool = True,
     huber: bool = True,

@@ -264,7 +264,7 @@ class Run:
         self._threshold, self._window = (env.spec.reward_threshold if env.spec else None), 100
         if self._threshold is None and flags.env == "Pendulum-v1":
             self._threshold, self._window = -200.0, 20
-        return self._watched(env) if (flags.render or flags.render_every) and not flags.load else env
+        return self._watched(env) if flags.render or flags.render_every else env
 
     def _can_render(self, flag: str, mode: str, env: gym.Env) -> None:
         if mode not in env.metadata.get("render_modes", []):
@@ -277,14 +277,13 @@ class Run:
         """The environment to train in, some of its episodes shown; for scripts that open several, `make_env` shows the first."""
         self._in_terminal = env.metadata.get("render_modes", [])[:1] == ["ansi"]
         every = self._flags.render_every
+        several = self.hyperparameters.get("workers", 1) > 1
         if not self._in_terminal:
             self._check_screen("--render" if self._flags.render else "--render-every", env)
-            if every is None:
-                return env  # only afterwards
-        if self.hyperparameters.get("workers", 1) > 1:
-            if every is None:
-                return env
+        if several and every:
             raise BadInput("--render-every: each worker is a process of its own; add --workers 1 to watch one")
+        if self.load or several or (every is None and not self._in_terminal):
+            return env  # only what was learned is watched
         Watched.shown = None
         self.make_env = lambda: Watched(self._open(render_mode="ansi" if self._in_terminal else "rgb_array"), self._show, every)
         return self.make_env()
