@@ -32,7 +32,7 @@ Beyond the slide (all off under --literal)
                          estimates is too high on average, and bootstrapping adds that error up.
     --n-steps 1          off: r_j summed over n steps before the bootstrap. News of an end travels n steps at once, and less rests
                          on guesses. It helps most of all; its price is a bias, as the actions of older policies are in the sum.
-    --no-huber           off: the Huber loss and the clipped gradient norm. One surprising return cannot throw theta far away.
+    --no-huber           off: the Huber loss, in place of the square: one surprising return cannot throw theta far away.
     --no-anneal          off: the step size falling in a line to 0 over the budget. Late in training large steps only shake what
                          has been learned, and the policy that happens to be the last may be a bad one.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
@@ -40,7 +40,7 @@ Beyond the slide (all off under --literal)
     --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
     --epsilon-decay 0    off: epsilon falling from 1 to its small value. At first Q knows nothing, later randomness only harms.
     --warmup 1           off: waiting until D holds enough different transitions to be worth learning from.
-    --train-every 1      off: learning at every eighth step only, from a larger minibatch; as much learning in less time.
+    --train-every 1      off: learning at every fourth step only, from a larger minibatch; as much learning in less time.
 
 Try
 
@@ -180,8 +180,8 @@ def train(
     memory: int = 100_000,
     batch: int = 128,
     warmup: int = 1_000,
-    train_every: int = 8,
-    tau: float = 0.02,
+    train_every: int = 4,
+    tau: float = 0.01,
     n_steps: int = 5,
     double: bool = True,
     huber: bool = True,
@@ -210,7 +210,7 @@ def train(
         tau: how far the target network follows at each gradient step, theta' = tau theta + (1 - tau) theta'; in (0, 1].
         n_steps: n, the steps whose rewards are summed before the bootstrap; in [1, inf).
         double: choose the next action with Q, value it with the target network.
-        huber: Huber loss and a gradient norm of at most 10, in place of the square.
+        huber: Huber loss, in place of the square.
         adam: Adam, in place of the plain gradient step.
         anneal: let alpha fall in a line to 0 over the budget.
         rescale: learn values in units of the largest return seen so far.
@@ -297,8 +297,6 @@ def train(
                 optimizer.param_groups[0]["lr"] = alpha * (1 - max(step / steps, episode / (episodes + 1)))
             optimizer.zero_grad()
             loss.backward()
-            if huber:
-                nn.utils.clip_grad_norm_(theta, max_norm=10.0)
             optimizer.step()
             with torch.no_grad():  # theta' <- theta' + tau (theta - theta'), one call for all weights
                 torch._foreach_lerp_(theta_target, theta, tau)

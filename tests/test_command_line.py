@@ -15,6 +15,8 @@ import gymnasium as gym
 import pytest
 from PIL import Image
 
+from common import runs
+
 ROOT = Path(__file__).parent.parent
 # script -> a run that takes a second or two, an environment that does not fit, and the script to name for it
 TINY = {
@@ -227,12 +229,27 @@ def processes_that_name(word: str) -> list[str]:
     return [line for line in lines if word in line]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_ctrl_c_ends_the_training_not_the_program(script, tmp_path):
+def test_ctrl_c_ends_the_training_not_the_program(script, capsys, monkeypatch):
+    on_episode = runs.Run.on_episode
+
+    def press_after_two(run, *episode):
+        if len(run._rows) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return on_episode(run, *episode)
+
+    monkeypatch.setattr(runs.Run, "on_episode", press_after_two)
+    assert run(script, *TINY[script][:2], "--steps", "100000000", "--no-stop-when-solved", "--out", "out") == 130
+    page = capsys.readouterr().out
+    assert "interrupted after" in page and "greedy policy" in page
+    assert Path("out", WEIGHTS.get(script, "weights.pt")).exists() and Path("out/returns.csv").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as it was before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
+@pytest.mark.parametrize("script", ["dqn", "a3c"])
+def test_ctrl_c_from_a_terminal(script, tmp_path):
     budget = ["--steps", "100000000", "--no-stop-when-solved"]
-    if "--episodes" in TINY[script]:
-        budget += ["--episodes", "100000000"]
     more = ["--workers", "2"] if script == "a3c" else []
     out = tmp_path / f"out-{script}"
     command = [sys.executable, "-u", ROOT / f"{script}.py", *TINY[script][:2], *budget, *more, "--out", out]
