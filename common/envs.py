@@ -98,8 +98,8 @@ class FiniteMDP(gym.Env):
         if self.render_mode == "human":
             from common import plotting
 
-            self._window = self._window or plotting.Window(type(self).__name__)
-            self._window.show(self._image(), self.metadata["render_fps"])
+            self._window = self._window or plotting.Window()
+            self._window.show(self._image(), self.metadata["render_fps"], type(self).__name__)
         return None
 
     def close(self):

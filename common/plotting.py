@@ -326,33 +326,30 @@ def _mp4(images: list, fps: float) -> bytes:
 
 
 class Window:
-    """A window for images. Closing it, or Escape, ends the watching and nothing else.
+    """A window for images, opened with the first of them. Closing it, or Escape, ends the watching and nothing else."""
 
-    Args:
-        title: of the window.
-    """
+    def __init__(self):
+        self.closed, self._screen = False, None
 
-    def __init__(self, title: str):
-        self.title, self.closed, self._screen = title, False, None
-
-    def show(self, image: np.ndarray, fps: float, title: str | None = None) -> bool:
-        """Show an image, shape (height, width, 3), for 1/fps seconds. False once the window was closed."""
+    def show(self, image: np.ndarray | None, fps: float, title: str) -> bool:
+        """Show an image, shape (height, width, 3), for 1/fps seconds; None leaves the last one. False once it was closed."""
         import pygame  # comes with gymnasium[classic-control]
 
-        if self.closed:
-            return False
-        if self._screen is None:
+        if self._screen is None and image is not None and not self.closed:
             pygame.display.init()
             self._screen = pygame.display.set_mode((image.shape[1], image.shape[0]))
             self._clock = pygame.time.Clock()
-        pygame.display.set_caption(title or self.title)
+        if self._screen is None:
+            return not self.closed
         for event in pygame.event.get():
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
                 self.close()
                 return False
-        self._screen.blit(pygame.surfarray.make_surface(image.swapaxes(0, 1)), (0, 0))
-        pygame.display.flip()
-        self._clock.tick(fps)
+        pygame.display.set_caption(title)
+        if image is not None:
+            self._screen.blit(pygame.surfarray.make_surface(image.swapaxes(0, 1)), (0, 0))
+            pygame.display.flip()
+            self._clock.tick(fps)
         return True
 
     def close(self) -> None:

@@ -199,7 +199,7 @@ class Run:
         self._argv = sys.argv[1:] if argv is None else argv
         self._train, self._default_env, self._weights = train, env, weights
         self.status, self._rows, self._solved, self._shown, self._bar = 0, [], None, 0.0, None
-        self._tables, self._window_open, self._in_terminal = {}, None, False
+        self._tables, self._in_terminal = {}, False
 
     # -- from the command line to an environment
 
@@ -240,6 +240,7 @@ class Run:
         self._open = self.make_env = functools.partial(envs.make, flags.env, **kwargs)
         env = self._open()
         label = "-".join([flags.env.replace("/", "-").replace(":", "-"), *(f"{k}={v}" for k, v in kwargs.items())])
+        self._picture_window = plotting.Window()
         self._title = f"{self.script}.py on {flags.env}, seed {self.hyperparameters['seed']}"
         self._out = flags.out or Path("runs", self.script, label, f"seed{self.hyperparameters['seed']}")
         self._saves = flags.save and not flags.load
@@ -296,14 +297,14 @@ class Run:
             raise BadInput(f"{flag}: there is no screen here; use --record clip.gif")
         self._can_render(flag, "rgb_array", env)
 
-    def _show(self, env: gym.Env, caption: str) -> bool:
-        """Show the present state. False once nobody watches any more."""
+    def _show(self, env: gym.Env, caption: str, draw: bool = True) -> bool:
+        """Show the present state, or only see (draw=False) whether the window was closed. False once nobody watches any more."""
         if env.render_mode == "ansi":
-            plotting.show_text(env, self._flags.render_delay)
+            if draw:
+                plotting.show_text(env, self._flags.render_delay)
             return True
-        if self._window_open is None:
-            self._window_open = plotting.Window(self._title)
-        return self._window_open.show(env.render(), env.metadata.get("render_fps", 30), f"{self._title}: {caption}")
+        image = env.render() if draw else None
+        return self._picture_window.show(image, env.metadata.get("render_fps", 30), f"{self._title}: {caption}")
 
     # -- during training
 
@@ -405,6 +406,7 @@ class Run:
             print("saved  " + "  ".join(files))
         if self._flags.render:
             self._watch(act)
+        self._picture_window.close()
         if not self.load and self._interrupted:
             self.status = 130
 
@@ -526,8 +528,6 @@ class Run:
                     total, step, done = total + float(reward), step + 1, terminated or truncated
                 self._show(env, f"episode {episode}, return {total:g}")
                 print(f"Episode {episode}: total_steps = {step}, return {total:g}")
-        if self._window_open is not None:
-            self._window_open.close()
 
 
 class Watched(gym.Wrapper):
@@ -537,24 +537,24 @@ class Watched(gym.Wrapper):
 
     Args:
         env: opened for rendering.
-        show: (environment, caption) -> False once nobody watches any more.
+        show: (environment, caption, whether to draw) -> False once nobody watches any more.
         every: N, or None for the first twelve episodes.
     """
 
     shown: Watched | None = None
 
-    def __init__(self, env: gym.Env, show: Callable[[gym.Env, str], bool], every: int | None):
+    def __init__(self, env: gym.Env, show: Callable[[gym.Env, str, bool], bool], every: int | None):
         super().__init__(env)
         self.show, self.every, self.episode, self.steps, self.total = show, every, 0, 0, 0.0
 
     def _show(self) -> bool:
         """Show this episode, if it is one to be shown."""
         wanted = self.episode <= 12 if self.every is None else self.episode % self.every == 0
-        if not wanted or Watched.shown is not self:
+        if Watched.shown is not self or (not wanted and self.steps):
             return False
-        if not self.show(self.env, f"training, episode {self.episode}, return {self.total:g}"):
+        if not self.show(self.env, f"training, episode {self.episode}, return {self.total:g}", wanted):
             Watched.shown = False  # closed: nothing is shown any more
-        return True
+        return wanted
 
     def reset(self, **kwargs):
         Watched.shown = self if Watched.shown is None else Watched.shown
