@@ -1,4 +1,4 @@
-"""benchmark/: a sweep makes the runs that are missing and no others, and the report counts them. Needs benchmark/requirements.txt."""
+"""benchmark/: a sweep makes the missing runs and no others, and the report counts them. Needs benchmark/requirements.txt."""
 
 import json
 import subprocess
