@@ -265,7 +265,8 @@ def train(
     target_critic, target_actor = copy.deepcopy(critic), copy.deepcopy(actor)
     # [3] Initialize replay buffer R
     R = ReplayMemory(memory, features, dimensions)
-    theta = [*critic.parameters(), *actor.parameters()]
+    theta_mu = list(actor.parameters())
+    theta = [*critic.parameters(), *theta_mu]
     theta_target = [*target_critic.parameters(), *target_actor.parameters()]
     Optimizer = torch.optim.Adam if adam else torch.optim.SGD
     critic_optimizer = Optimizer(critic.parameters(), lr=alpha_critic, fused=True)  # fused: one call for all weights
@@ -314,12 +315,12 @@ def train(
             loss.backward()
             critic_optimizer.step()
             # Autograd is the chain rule: from Q through the action a = mu(s_i) into theta^mu. The critic only passes the gradient
-            # on; what reaches its own weights is thrown away at [13] of the next step. Minus, as the optimiser descends.
+            # on: its own weights must not move to please the actor (inputs=theta_mu). Minus, as the optimiser descends.
             # [14] Update the actor policy using the sampled policy gradient:
             #      grad_theta^mu J ~ 1/N sum_i grad_a Q(s,a|theta^Q)|s=s_i,a=mu(s_i) grad_theta^mu mu(s|theta^mu)|s_i
             J = critic(state_i, actor(state_i)).mean()
             actor_optimizer.zero_grad()
-            (-J).backward()
+            (-J).backward(inputs=theta_mu)
             actor_optimizer.step()
             # [15] Update the target networks: theta^Q' <- tau theta^Q + (1-tau) theta^Q'
             #      theta^mu' <- tau theta^mu + (1-tau) theta^mu'

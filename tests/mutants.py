@@ -82,7 +82,7 @@ BUGS = {
         ("the states of the next step", "s, a = torch.from_numpy(states)", "s, a = torch.from_numpy(next_states)"),
     ],
     "ddpg": [
-        ("the actor descends Q", "(-J).backward()", "J.backward()"),
+        ("the actor descends Q", "(-J).backward(", "J.backward("),
         ("gamma forgotten", "reward_i + gamma * (1", "reward_i + (1"),
         ("bootstrap through a terminal state", "gamma * (1 - terminated_i) * next_value", "gamma * next_value"),
         ("truncated stored as terminated", "R.store(state, action, reward, next_state, terminated)", "R.store(state, action, reward, next_state, terminated or truncated)"),
