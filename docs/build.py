@@ -239,7 +239,8 @@ def code_html(name: str, source: str, page: Page) -> str:
             marks = "".join(f'<a class="flag" href="#{n}" data-flag="{n}">{html.escape(flags[n])}</a>' for n in names)
             text = lines[number - 1]
             if number in tagged:
-                text = f'<a class="tag" href="#{tagged[number]}">{text}</a>'
+                words = text.lstrip()
+                text = text.removesuffix(words) + f'<a class="tag" href="#{tagged[number]}">{words}</a>'
             if text:  # a long line is folded behind its indentation
                 row = source.splitlines()[number - 1]
                 text = f'<code style="--indent:{len(row) - len(row.lstrip())}">{text}</code>'

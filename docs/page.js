@@ -27,7 +27,7 @@ function show(element) {
   const whole = getComputedStyle(document.querySelector(".script main")).display === "block";
   const smooth = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
   const top = element.getBoundingClientRect().top;
-  if (whole) scrollTo({ top: scrollY + top - innerHeight / 4, behavior: smooth });
+  if (whole) scrollTo({ top: scrollY + top - innerHeight / 4, behavior: "instant" });
   else column.scrollTo({ top: column.scrollTop + top - column.getBoundingClientRect().top - column.clientHeight / 4, left: 0, behavior: smooth });
 }
 
