@@ -1,4 +1,4 @@
-"""Write docs/html/: for each script a page with the lecture's idea and pseudocode on the left and the whole script on the right.
+"""Write the pages in docs/html/: on the left a script's idea and pseudocode, as on the slide, on the right the whole script.
 
     python -m pip install -r docs/requirements.txt
     python docs/build.py              writes docs/html/
@@ -302,14 +302,13 @@ def slide_html(name: str, page: Page) -> str:
 
 
 def document(title: str, body: str, kind: str) -> str:
-    """A whole HTML file; styles and script are inside, so that it opens from the disk."""
-    style = (DOCS / "page.css").read_text()
-    script = (DOCS / "page.js").read_text() if kind == "script" else ""
+    """A whole HTML file; page.css and page.js lie beside it, so that it opens from the disk."""
+    script = '<script src="page.js" defer></script>\n' if kind == "script" else ""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f'<body class="{kind}">\n{body}\n' + (f"<script>\n{script}</script>\n" if script else "") + "</body>\n</html>\n"
+        f'<title>{html.escape(title)}</title>\n<link rel="stylesheet" href="page.css">\n{script}</head>\n'
+        f'<body class="{kind}">\n{body}\n</body>\n</html>\n'
     )
 
 

@@ -29,7 +29,7 @@ def test_pages_are_up_to_date():
     pages = build.build()
     stale = [name for name, page in pages.items() if (ROOT / "docs/html" / name).read_text(encoding="utf-8") != page]
     assert not stale, "run python docs/build.py"
-    assert {path.name for path in (ROOT / "docs/html").iterdir()} == set(pages)
+    assert {path.name for path in (ROOT / "docs/html").iterdir()} == {*pages, "page.css", "page.js"}
 
 
 @pytest.mark.parametrize("name", build.SCRIPTS)

@@ -46,7 +46,7 @@ function pin() {
   cameFrom = null;
 }
 addEventListener("hashchange", pin);
-addEventListener("DOMContentLoaded", () => requestAnimationFrame(pin));
+requestAnimationFrame(pin); // an address with a line in it
 
 document.addEventListener("click", event => {
   const what = meaning(event.target);
