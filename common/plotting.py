@@ -236,6 +236,7 @@ def _grid(world, act: Act, value: Value | None, title: str) -> bytes:
         ax.set_xticks(np.arange(columns + 1) - 0.5, [])
         ax.set_yticks(np.arange(rows + 1) - 0.5, [])
         ax.grid(color="0.6")
+        ax.tick_params(length=0)
         ax.set_aspect("equal")
     figure.suptitle(title)
     return _png(figure)
