@@ -37,7 +37,7 @@ Beyond the slide (all off under --literal)
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
                          faster than numbers around 100.
     --no-adam            off: Adam, its statistics shared by all workers, in place of the plain gradient step. Each weight gets a
-                         step size that fits its gradients, those of all workers.
+                         step size that fits its gradients, those of all workers. The plain step wants a smaller alpha.
     --entropy 0          off: a bonus for the entropy of the policy, as in the paper; an early habit does not end the exploration.
 
 Try
@@ -45,7 +45,7 @@ Try
     python a3c.py --env CartPole-v1
     python a3c.py --env CartPole-v1 --workers 1
     python a3c.py --env Pendulum-v1
-    python a3c.py --env CartPole-v1 --literal
+    python a3c.py --env CartPole-v1 --literal --alpha 1e-4
 
 References
 

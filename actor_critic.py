@@ -36,14 +36,15 @@ Beyond the slide (all off under --literal)
     --entropy 0          off: a bonus for the entropy of the policy; an early habit does not end the exploration.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
                          faster than numbers around 100.
-    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
+    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients. The
+                         plain step wants a smaller alpha.
 
 Try
 
     python actor_critic.py --env CartPole-v1
     python actor_critic.py --env Acrobot-v1 --record acrobot.gif
     python actor_critic.py --env CartPole-v1 --no-sampled
-    python actor_critic.py --env CartPole-v1 --literal
+    python actor_critic.py --env CartPole-v1 --literal --alpha 1e-4 --beta 1e-3
 
 References
 

@@ -30,7 +30,8 @@ Where the slide is loose: [12] has no terminal case. Where the task is over, no 
 Beyond the slide (all off under --literal)
 
     --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
-    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
+    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients. The
+                         plain step wants a smaller alpha.
     --warmup 1           off: random actions at first, and no learning before R holds enough different ones to learn from.
     --noise-decay 0      off: the noise fading over the first steps, as in the slide's code; later it only spoils the returns.
 
@@ -39,7 +40,7 @@ Try
     python ddpg.py --env Pendulum-v1
     python ddpg.py --env Pendulum-v1 --noise gaussian
     python ddpg.py --env MountainCarContinuous-v0
-    python ddpg.py --env Pendulum-v1 --literal
+    python ddpg.py --env Pendulum-v1 --literal --alpha-critic 1e-4 --alpha-actor 1e-4
 
 References
 

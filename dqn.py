@@ -37,7 +37,8 @@ Beyond the slide (all off under --literal)
                          has been learned, and the policy that happens to be the last may be a bad one.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
                          faster than numbers around 100.
-    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
+    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients. The
+                         plain step wants a smaller alpha.
     --epsilon-decay 0    off: epsilon falling from 1 to its small value. At first Q knows nothing, later randomness only harms.
     --warmup 1           off: waiting until D holds enough different transitions to be worth learning from.
     --train-every 1      off: learning at every fourth step only, from a larger minibatch; as much learning in less time.
@@ -47,7 +48,7 @@ Try
     python dqn.py --env CartPole-v1
     python dqn.py --env Maze-v0 --render
     python dqn.py --env Acrobot-v1 --record acrobot.gif
-    python dqn.py --env CartPole-v1 --literal
+    python dqn.py --env CartPole-v1 --literal --alpha 1e-4
 
 References
 

@@ -29,14 +29,15 @@ Beyond the slide (all off under --literal)
                          long episode makes a step as many times larger as it has steps.
     --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
                          faster than numbers around 100.
-    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients.
+    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients. The
+                         plain step wants a smaller alpha.
 
 Try
 
     python reinforce.py --env CartPole-v1
     python reinforce.py --env CartPole-v1 --weight trajectory
     python reinforce.py --env Acrobot-v1 --record acrobot.gif
-    python reinforce.py --env CartPole-v1 --literal
+    python reinforce.py --env CartPole-v1 --literal --alpha 1e-3
 
 References
 

@@ -28,17 +28,25 @@ import joblib
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo")
-DEMO = dict.fromkeys(SCRIPTS, "CartPole-v1") | {"qlearning_table": "Treasure-v0", "ddpg": "Pendulum-v1"}  # as the scripts have it
+DEMO = dict.fromkeys(SCRIPTS, "CartPole-v1") | {"qlearning_table": "Taxi-v3", "ddpg": "Pendulum-v1"}
 PEERS = {"sb3_ppo": "CartPole-v1", "sb3_a2c": "CartPole-v1", "sb3_dqn": "CartPole-v1", "sb3_ddpg": "Pendulum-v1"}
 
 # A gradient step, or two, for every step of the environment is slow. These get about as many steps as the default takes to solve
 # the same environment, or fewer where there is no sign of learning in them; and not the whole budget.
 FEWER_STEPS = {
-    ("dqn", "--literal"): 60_000,
+    ("dqn", "--literal"): 30_000,
     ("actor_critic", "--literal"): 30_000,
     ("actor_critic", "--batch 1"): 60_000,
     ("ddpg", "--literal"): 10_000,
     ("a3c", "--literal"): 300_000,
+}
+# --literal takes plain gradient steps; the default step sizes suit Adam. So it is measured with smaller ones as well.
+SMALLER_ALPHA = {
+    "dqn": "--alpha 1e-4",
+    "reinforce": "--alpha 1e-3",
+    "actor_critic": "--alpha 1e-4 --beta 1e-3",
+    "ddpg": "--alpha-critic 1e-4 --alpha-actor 1e-4",
+    "a3c": "--alpha 1e-4",
 }
 
 
@@ -101,6 +109,8 @@ def plan(seeds: list[int]) -> list[Run]:
         add("peer", script, PEERS[script], some=seeds if script == "sb3_ppo" else seeds[:3])
     for script in SCRIPTS:
         add("literal", script, DEMO[script], "--literal", whole)
+        if script in SMALLER_ALPHA:
+            add("literal", script, DEMO[script], "--literal", SMALLER_ALPHA[script], whole)
     for workers in (1, 2):  # equally many steps, to compare the speed
         add("a3c", "a3c", "CartPole-v1", f"--workers {workers}", "--steps 300000", whole, some=seeds[:3])
     for script in ("dqn", "reinforce", "actor_critic", "ppo"):
