@@ -271,7 +271,7 @@ def write(file, by_group, pictures: Path) -> None:
         "",
         "What `--literal` learns in the same budget (where `--steps` is given: in that). *Half way* is a mean return at the end that is at",
         "least half way from chance (random actions) to solved. The default step sizes suit Adam, which is a departure; the plain gradient",
-        "steps of the slides often diverge with them, so that smaller ones were tried as well: one guess a script, not tuned.",
+        "steps of the slides often diverge with them, so that smaller ones were tried as well: one guess a script, three seeds, not tuned.",
         "",
         *table("command", "environment", "chance", "half way", *HEAD),
     )

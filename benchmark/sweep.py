@@ -110,7 +110,7 @@ def plan(seeds: list[int]) -> list[Run]:
     for script in SCRIPTS:
         add("literal", script, DEMO[script], "--literal", whole)
         if script in SMALLER_ALPHA:
-            add("literal", script, DEMO[script], "--literal", SMALLER_ALPHA[script], whole)
+            add("literal", script, DEMO[script], "--literal", SMALLER_ALPHA[script], whole, some=seeds[:3])
     for workers in (1, 2):  # equally many steps, to compare the speed
         add("a3c", "a3c", "CartPole-v1", f"--workers {workers}", "--steps 300000", whole, some=seeds[:3])
     for script in ("dqn", "reinforce", "actor_critic", "ppo"):
