@@ -30,6 +30,8 @@ BUGS = {
         ("ties always to the first", "best[rng.integers(len(best))]", "best[0]"),
         ("visits are not counted", "visits[S, A] += 1", "visits[S, A] += 0"),
         ("the value of S in place of S'", "gamma * Q[S_next]", "gamma * Q[S]"),
+        ("epsilon decays at once", "random_share = epsilon * (1 - (episode - 1) / episodes)", "random_share = 0.0"),
+        ("alpha squared", "step_size[S, A] * (real", "step_size[S, A] ** 2 * (real"),
     ],
     "dqn": [
         ("terminal and non-terminal exchanged", "(1 - terminated_j)", "terminated_j"),
@@ -50,6 +52,13 @@ BUGS = {
         ("epsilon the wrong way round", "rng.random() < random_share", "rng.random() > random_share"),
         ("gradients pile up", *NO_ZERO_GRAD),
         ("double Q exchanged", "(q_network(next_state_j) if double else values)", "(values if double else q_network(next_state_j))"),
+        ("newest only sampled", "first = rng.integers(max(0, self.stored - self.capacity), self.stored, size=batch)", "first = rng.integers(max(0, self.stored - 64), self.stored, size=batch)"),
+        ("huber exchanged", "(F.smooth_l1_loss if huber else F.mse_loss)", "(F.mse_loss if huber else F.smooth_l1_loss)"),
+        ("action indices rolled", "q_network(state_j).gather(1, action_j.unsqueeze(1))", "q_network(state_j).gather(1, action_j.roll(1).unsqueeze(1))"),
+        ("anneal upwards", "alpha * (1 - max(step / steps", "alpha * (max(step / steps"),
+        ("epsilon never falls", "max(epsilon, 1 - (1 - epsilon) * step / epsilon_decay)", "max(epsilon, 1.0)"),
+        ("ring overwrites one place", "i = self.stored % self.capacity", "i = 0"),
+        ("loss of sum", "(F.smooth_l1_loss if huber else F.mse_loss)(q / q_network.unit, y / q_network.unit)", "(F.smooth_l1_loss if huber else F.mse_loss)(q / q_network.unit, y / q_network.unit, reduction='sum')"),
     ],
     "reinforce": [
         ("descends the return", "loss = -objective", "loss = objective"),
@@ -64,6 +73,7 @@ BUGS = {
         ("r(tau) and v_t exchanged", 'if weight == "trajectory" else v', 'if weight != "trajectory" else v'),
         ("gradients pile up", *NO_ZERO_GRAD),
         ("states and actions one step apart", "policy.pi(s[:-1])", "policy.pi(s[1:])"),
+        ("last step dropped", "for t in reversed(range(len(rewards))):", "for t in reversed(range(len(rewards) - 1)):"),
     ],
     "actor_critic": [
         ("the actor descends", "actor_loss = -objective", "actor_loss = objective"),
@@ -80,6 +90,10 @@ BUGS = {
         ("critic's gradients pile up", "critic_optimizer.zero_grad()", "pass"),
         ("wrong action's value", "Q_taken = Q.gather(1, a)", "Q_taken = Q.gather(1, 1 - a)"),
         ("the states of the next step", "s, a = torch.from_numpy(states)", "s, a = torch.from_numpy(next_states)"),
+        ("critic frozen", "            critic_optimizer.step()\n", ""),
+        ("greedy while training", "action = actor.sample(state, rng)", "action = int(actor(torch.from_numpy(state)).argmax())"),
+        ("loss of sum", ".square().mean()\n            critic_optimizer", ".square().sum()\n            critic_optimizer"),
+        ("steps counted double", "length, step = length + 1, step + 1", "length, step = length + 1, step + 2"),
     ],
     "ddpg": [
         ("the actor descends Q", "(-J).backward(", "J.backward("),
@@ -95,6 +109,10 @@ BUGS = {
         ("critic's gradients pile up", "critic_optimizer.zero_grad()", "pass"),
         ("the state is never advanced", "state, episode_return, done = next_state,", "state, episode_return, done = state,"),
         ("bounds exchanged", "(self.low + (action.reshape(self.shape) + 1) / 2 * (self.high - self.low))", "(self.low + (action.reshape(self.shape) + 1) * (self.high - self.low))"),
+        ("noise forgotten", "actor.mu(state) + fading * N()", "actor.mu(state)"),
+        ("noise grows", "max(0.0, 1 - step / noise_decay)", "min(1.0, step / noise_decay)"),
+        ("critic loss of sum", "F.mse_loss(critic(state_i, action_i), y)", "F.mse_loss(critic(state_i, action_i), y, reduction='sum')"),
+        ("the actor's sum", "actor(state_i)).mean()", "actor(state_i)).sum()"),
     ],
     "a3c": [
         ("the policy descends", "policy_loss = -(log_pi", "policy_loss = (log_pi"),
@@ -110,6 +128,9 @@ BUGS = {
         ("theta' is never synchronised", "theta_local.copy_(shared.theta)", "pass"),
         ("entropy punished", "+ entropy * pi.entropy()", "- entropy * pi.entropy()"),
         ("bootstrap from the last but one state", "else V[-1].item()", "else V[-2].item()"),
+        ("t_max off by one", "t - t_start == t_max:", "t - t_start == t_max - 1:"),
+        ("T counts double", "shared.steps[rank] += 1", "shared.steps[rank] += 2"),
+        ("value loss forgotten", "loss = policy_loss + value_loss", "loss = policy_loss"),
     ],
     "ppo": [
         ("descends the objective", "loss = value_loss - surrogate", "loss = value_loss + surrogate"),
@@ -130,6 +151,12 @@ BUGS = {
         ("max for min in the clip", "torch.minimum(ratio", "torch.maximum(ratio"),
         ("gradients pile up", *NO_ZERO_GRAD),
         ("values summed into the target twice", "advantages + values).flatten()", "advantages + 2 * values).flatten()"),
+        ("clip one-sided", "ratio.clamp(1 - clip, 1 + clip)", "ratio.clamp(1 - clip, 1 - clip)"),
+        ("one epoch", "for _ in range(epochs):", "for _ in range(1):"),
+        ("half the batch never used", "rng.permutation(len(s))", "rng.permutation(len(s) // 2)"),
+        ("advantage not centred", "(A[j] - A[j].mean())", "(A[j])"),
+        ("value not trained", "loss = value_loss - surrogate", "loss = -surrogate"),
+        ("loss of sum", "kl_divergence(pi_old, pi)).mean()", "kl_divergence(pi_old, pi)).sum()"),
     ],
 }  # fmt: skip
 

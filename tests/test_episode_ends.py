@@ -147,3 +147,27 @@ def test_ppo_values_of_a_longer_episode():
     model, _ = ppo.train(functools.partial(Countdown, "terminated"), steps=6_000, n_envs=2, horizon=20, gamma=0.5)
     exact = [sum(0.5**k for k in range(5 - s)) for s in range(5)]
     assert model.V(torch.eye(6)[:5]).detach().numpy() == near(np.array(exact))
+
+
+SCRIPTS = {
+    qlearning_table: dict(steps=60, episodes=60),
+    dqn: dict(steps=60, warmup=10, batch=4),
+    reinforce: dict(steps=60),
+    actor_critic: dict(steps=60, batch=4),
+    ddpg: dict(steps=60, warmup=10, batch=4),
+    a3c: dict(steps=60, workers=1, t_max=5),
+    ppo: dict(steps=60, n_envs=1, horizon=20),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_what_an_episode_reports(script):
+    """Each episode here is one step long and brings 1: so do the reports say, the steps count up, and the budget is kept."""
+    seen = []
+    make = functools.partial(OneState, "terminated", discrete_state=script is qlearning_table, continuous=script is ddpg)
+    *_, returns = script.train(
+        make if script in (a3c, ppo) else make(), on_episode=lambda *episode: seen.append(episode), **SCRIPTS[script]
+    )
+    steps = 61 if script is a3c else 60  # [19] of a3c is T > T_max
+    assert returns == [1.0] * steps
+    assert seen == [(1.0, 1, step) for step in range(1, steps + 1)]

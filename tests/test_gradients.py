@@ -158,6 +158,67 @@ def test_dqn_sums_n_rewards():
         assert actions[j].item() == first % 2
 
 
+def drawn(monkeypatch, script) -> list[tuple[torch.Tensor, ...]]:
+    """All minibatches that a script draws from its memory."""
+    batches, sample = [], script.ReplayMemory.sample
+
+    def draw(memory, *arguments):
+        batches.append(sample(memory, *arguments))
+        return batches[-1]
+
+    monkeypatch.setattr(script.ReplayMemory, "sample", draw)
+    return batches
+
+
+def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch):
+    batches = drawn(monkeypatch, dqn)
+    env = Walk(length=2)
+    dqn.train(env, steps=8, gamma=GAMMA, batch=6, warmup=8, train_every=1, n_steps=1, huber=False, anneal=False, rescale=False)
+    theta, found = recorders[0].steps[0]  # the first step: theta' is still theta
+    Q = load(dqn.QNetwork(env.observation_space, 2, 128), theta)
+    s, a, r, s2, terminated, _ = batches[0]
+    with torch.no_grad():
+        y = r + GAMMA * (1 - terminated) * Q(s2).amax(dim=1)
+    errors = [y[i] - Q(s[i])[a[i]] for i in range(6)]
+    same(found, gradients(sum(e**2 for e in errors) / 6, Q))
+
+
+def test_ddpg_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch):
+    batches = drawn(monkeypatch, ddpg)
+    env = Walk(continuous=True, length=2)
+    ddpg.train(env, steps=8, gamma=GAMMA, batch=6, warmup=8, hidden=16)
+    critics, actors = recorders
+    (theta_q, found_q), (theta_mu, found_mu) = critics.steps[0], actors.steps[0]
+    Q, mu = load(ddpg.Critic(3, 2, 16), theta_q), load(ddpg.Actor(env.observation_space, env.action_space, 16), theta_mu)
+    s, a, r, s2, terminated = batches[0]
+    with torch.no_grad():
+        y = r + GAMMA * (1 - terminated) * Q(s2, mu(s2))
+    same(found_q, gradients(sum((y[i] - Q(s[i], a[i])) ** 2 for i in range(6)) / 6, Q))
+    load(Q, [theta - 0.1 * g for theta, g in zip(theta_q, found_q, strict=True)])
+    same(found_mu, gradients(-sum(Q(s[i], mu(s[i])) for i in range(6)) / 6, mu))
+
+
+def test_ddpg_explores_with_fading_noise(monkeypatch):
+    """After the warm-up a_t = mu(s_t) + N_t; the spread of N_t falls in a line to 0 over noise_decay steps, or stays (0)."""
+    monkeypatch.setattr(Recorder, "step", lambda self: None)  # nothing is learned meanwhile
+
+    def noise(**options) -> np.ndarray:
+        env, means, mu = Walk(continuous=True, length=50), [], ddpg.Actor.mu
+        monkeypatch.setattr(ddpg.Actor, "mu", lambda actor, state: (means.append(mu(actor, state)), means[-1])[1])
+        ddpg.train(env, steps=900, warmup=100, sigma=0.2, noise="gaussian", batch=1, memory=1, **options)
+        monkeypatch.setattr(ddpg.Actor, "mu", mu)
+        actions = np.array([action for _, action, *_ in env.log[-len(means) :]])
+        inside = np.all(np.abs(actions) < 1, axis=1)  # not clipped
+        return np.where(inside[:, None], actions - np.array(means), np.nan)
+
+    always, fading = noise(noise_decay=0), noise(noise_decay=600)
+    assert np.nanstd(always[:400]) == pytest.approx(0.2, rel=0.15)
+    assert np.nanstd(always[-200:]) == pytest.approx(0.2, rel=0.15)
+    assert np.nanstd(fading[:50]) == pytest.approx(0.2 * (1 - 125 / 600), rel=0.25)  # steps 100 to 150
+    assert np.nanstd(fading[350:450]) == pytest.approx(0.2 * (1 - 500 / 600), rel=0.25)  # steps 450 to 550
+    assert np.nanmax(np.abs(fading[-200:])) < 1e-6
+
+
 def test_ddpg_gradients_and_soft_updates(recorders):
     env = Walk(continuous=True, length=2)
     ddpg.train(env, steps=4, gamma=GAMMA, memory=1, batch=1, warmup=1, tau=0.25, hidden=16)
@@ -455,7 +516,8 @@ def naive_gae(delta, done, discount) -> torch.Tensor:
 
 @pytest.mark.parametrize("objective", ["kl", "clip"])
 @pytest.mark.parametrize("continuous", [False, True])
-def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous, normalize):
     """At theta = theta_old the ratio is 1 and the KL is flat: both surrogates have the gradient of E[log pi A], with the GAE of
     a rollout in which episodes end, terminated and truncated."""
     made = []
@@ -466,7 +528,7 @@ def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous):
 
     n = 14
     rollout = dict(steps=n, n_envs=1, horizon=n, epochs=1, batch=n, gamma=GAMMA, gae_lambda=0.8)
-    ppo.train(make_env, **rollout, objective=objective, normalize=False, rescale=False, hidden=8)
+    ppo.train(make_env, **rollout, objective=objective, normalize=normalize, rescale=False, hidden=8)
     theta, found = recorders[0].steps[0]
     env = made[-1]
     s, a, r, s2, terminated, truncated = columns(env.log)
@@ -476,8 +538,9 @@ def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous):
         V, V2 = model.V(s), model.V(s2)
         delta = r + GAMMA * V2 * ~terminated - V
         A = naive_gae(delta, terminated | truncated, GAMMA * 0.8).float()
+        weight = (A - A.mean()) / A.var(correction=0).sqrt() if normalize else A  # mean 0, spread 1; the values keep A itself
     log_pi = model.pi(s).log_prob(a)
-    loss = -(log_pi * A).mean() + (A + V - model.V(s)).square().mean()
+    loss = -(log_pi * weight).mean() + (A + V - model.V(s)).square().mean()
     same(found, gradients(loss.float(), model))
 
 
