@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FILES = ["gradients", "episode_ends", "against_exact_values", "faults", "learning"]  # the fast ones first
+FILES = ["gradients", "episode_ends", "randomness", "against_exact_values", "faults", "learning"]  # the fast ones first
 
 NO_ZERO_GRAD = ("optimizer.zero_grad()", "pass  # gradients pile up")
 BUGS = {
@@ -32,6 +32,7 @@ BUGS = {
         ("the value of S in place of S'", "gamma * Q[S_next]", "gamma * Q[S]"),
         ("epsilon decays at once", "random_share = epsilon * (1 - (episode - 1) / episodes)", "random_share = 0.0"),
         ("alpha squared", "step_size[S, A] * (real", "step_size[S, A] ** 2 * (real"),
+        ("random action always", "rng.random() < random_share else", "rng.random() >= 0 else"),
     ],
     "dqn": [
         ("terminal and non-terminal exchanged", "(1 - terminated_j)", "terminated_j"),
@@ -59,6 +60,7 @@ BUGS = {
         ("epsilon never falls", "max(epsilon, 1 - (1 - epsilon) * step / epsilon_decay)", "max(epsilon, 1.0)"),
         ("ring overwrites one place", "i = self.stored % self.capacity", "i = 0"),
         ("loss of sum", "(F.smooth_l1_loss if huber else F.mse_loss)(q / q_network.unit, y / q_network.unit)", "(F.smooth_l1_loss if huber else F.mse_loss)(q / q_network.unit, y / q_network.unit, reduction='sum')"),
+        ("target in other units", "    target_network.unit = q_network.unit", "    pass"),
     ],
     "reinforce": [
         ("descends the return", "loss = -objective", "loss = objective"),
@@ -74,6 +76,8 @@ BUGS = {
         ("gradients pile up", *NO_ZERO_GRAD),
         ("states and actions one step apart", "policy.pi(s[:-1])", "policy.pi(s[1:])"),
         ("last step dropped", "for t in reversed(range(len(rewards))):", "for t in reversed(range(len(rewards) - 1)):"),
+        ("gumbel subtracted", "outputs + rng.gumbel(", "outputs - rng.gumbel("),
+        ("std not exp", "self.log_std.clamp(min=-3).exp()", "self.log_std.clamp(min=-3)"),
     ],
     "actor_critic": [
         ("the actor descends", "actor_loss = -objective", "actor_loss = objective"),
@@ -94,6 +98,7 @@ BUGS = {
         ("greedy while training", "action = actor.sample(state, rng)", "action = int(actor(torch.from_numpy(state)).argmax())"),
         ("loss of sum", ".square().mean()\n            critic_optimizer", ".square().sum()\n            critic_optimizer"),
         ("steps counted double", "length, step = length + 1, step + 1", "length, step = length + 1, step + 2"),
+        ("gumbel subtracted", "self(torch.from_numpy(state)).numpy() + rng.gumbel", "self(torch.from_numpy(state)).numpy() - rng.gumbel"),
     ],
     "ddpg": [
         ("the actor descends Q", "(-J).backward(", "J.backward("),
@@ -113,6 +118,7 @@ BUGS = {
         ("noise grows", "max(0.0, 1 - step / noise_decay)", "min(1.0, step / noise_decay)"),
         ("critic loss of sum", "F.mse_loss(critic(state_i, action_i), y)", "F.mse_loss(critic(state_i, action_i), y, reduction='sum')"),
         ("the actor's sum", "actor(state_i)).mean()", "actor(state_i)).sum()"),
+        ("OU drifts away", "-0.15 * self.value", "0.15 * self.value"),
     ],
     "a3c": [
         ("the policy descends", "policy_loss = -(log_pi", "policy_loss = (log_pi"),
@@ -131,6 +137,9 @@ BUGS = {
         ("t_max off by one", "t - t_start == t_max:", "t - t_start == t_max - 1:"),
         ("T counts double", "shared.steps[rank] += 1", "shared.steps[rank] += 2"),
         ("value loss forgotten", "loss = policy_loss + value_loss", "loss = policy_loss"),
+        ("gumbel subtracted", "outputs + rng.gumbel(", "outputs - rng.gumbel("),
+        ("noise of the gaussian forgotten", "self.std().numpy() * rng.standard_normal(self.n_outputs)", "0 * rng.standard_normal(self.n_outputs)"),
+        ("moments exchanged", "shared.m.lerp_(d_theta, 0.1)", "shared.m.lerp_(d_theta, 0.001)"),
     ],
     "ppo": [
         ("descends the objective", "loss = value_loss - surrogate", "loss = value_loss + surrogate"),
@@ -157,6 +166,8 @@ BUGS = {
         ("advantage not centred", "(A[j] - A[j].mean())", "(A[j])"),
         ("value not trained", "loss = value_loss - surrogate", "loss = -surrogate"),
         ("loss of sum", "kl_divergence(pi_old, pi)).mean()", "kl_divergence(pi_old, pi)).sum()"),
+        ("old in other units", "for network in (model, old):", "for network in (model,):"),
+        ("bounds exchanged", "self.low + (inside + 1) / 2 * (self.high - self.low)", "self.high + (inside + 1) / 2 * (self.low - self.high)"),
     ],
 }  # fmt: skip
 

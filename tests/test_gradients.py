@@ -516,8 +516,8 @@ def naive_gae(delta, done, discount) -> torch.Tensor:
 
 @pytest.mark.parametrize("objective", ["kl", "clip"])
 @pytest.mark.parametrize("continuous", [False, True])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous, normalize):
+@pytest.mark.parametrize(("normalize", "rescale"), [(False, False), (True, False), (False, True)])
+def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous, normalize, rescale):
     """At theta = theta_old the ratio is 1 and the KL is flat: both surrogates have the gradient of E[log pi A], with the GAE of
     a rollout in which episodes end, terminated and truncated."""
     made = []
@@ -528,19 +528,21 @@ def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous, nor
 
     n = 14
     rollout = dict(steps=n, n_envs=1, horizon=n, epochs=1, batch=n, gamma=GAMMA, gae_lambda=0.8)
-    ppo.train(make_env, **rollout, objective=objective, normalize=normalize, rescale=False, hidden=8)
+    ppo.train(make_env, **rollout, objective=objective, normalize=normalize, rescale=rescale, hidden=8)
     theta, found = recorders[0].steps[0]
     env = made[-1]
     s, a, r, s2, terminated, truncated = columns(env.log)
     assert terminated.sum() >= 2 and truncated.sum() >= 1
     model = load(ppo.Model(env.observation_space, env.action_space, 8), theta)
+    if rescale:  # values in units of the rollout's sum of rewards
+        model.unit.fill_(abs(r.sum()))
     with torch.no_grad():
         V, V2 = model.V(s), model.V(s2)
         delta = r + GAMMA * V2 * ~terminated - V
         A = naive_gae(delta, terminated | truncated, GAMMA * 0.8).float()
         weight = (A - A.mean()) / A.var(correction=0).sqrt() if normalize else A  # mean 0, spread 1; the values keep A itself
     log_pi = model.pi(s).log_prob(a)
-    loss = -(log_pi * weight).mean() + (A + V - model.V(s)).square().mean()
+    loss = -(log_pi * weight).mean() + ((A + V - model.V(s)) / model.unit).square().mean()
     same(found, gradients(loss.float(), model))
 
 

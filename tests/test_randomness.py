@@ -3,6 +3,7 @@
 import functools
 import random
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,38 @@ RUNS = {
     "ppo": lambda seed: ppo.train(CARTPOLE, seed=seed, steps=3_000),
     "ppo, continuous": lambda seed: ppo.train(PENDULUM, seed=seed, steps=4_000, objective="clip"),
 }
+
+
+@pytest.mark.parametrize("network", [reinforce.Policy, a3c.Model, actor_critic.Network], ids=["reinforce", "a3c", "actor_critic"])
+def test_actions_are_drawn_from_pi(network):
+    """Each of four actions as often as pi says, within five standard deviations of 20,000 draws."""
+    torch.manual_seed(0)
+    actions = gym.spaces.Discrete(4)
+    policy = network(gym.spaces.Box(-1, 1, (3,)), 4 if network is actor_critic.Network else actions, 8)
+    state, rng, n = np.ones(3, np.float32), np.random.default_rng(0), 20_000
+    with torch.no_grad():
+        for p in policy.parameters():
+            p *= 4  # or pi is nearly even
+        pi = (
+            policy(torch.from_numpy(state)).softmax(0)
+            if network is actor_critic.Network
+            else policy.pi(torch.from_numpy(state)).probs
+        )
+    pi = pi.numpy()
+    assert pi.max() > 2 * pi.min()
+    share = np.bincount([policy.sample(state, rng) for _ in range(n)], minlength=4) / n
+    assert np.all(np.abs(share - pi) < 5 * np.sqrt(pi * (1 - pi) / n))
+
+
+@pytest.mark.parametrize("network", [reinforce.Policy, a3c.Model], ids=["reinforce", "a3c"])
+def test_continuous_actions_are_drawn_from_pi(network):
+    torch.manual_seed(0)
+    policy = network(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-2, 2, (2,)), 8)
+    state, rng, n = np.ones(3, np.float32), np.random.default_rng(0), 20_000
+    pi = policy.pi(torch.from_numpy(state)).base_dist
+    drawn = np.array([policy.sample(state, rng) for _ in range(n)])
+    assert drawn.mean(axis=0) == pytest.approx(pi.mean.detach().numpy(), abs=5 / np.sqrt(n))
+    assert drawn.std(axis=0) == pytest.approx(pi.stddev.detach().numpy(), rel=0.05)
 
 
 def everything(result) -> list[bytes]:
