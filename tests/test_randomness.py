@@ -16,6 +16,7 @@ import ppo
 import qlearning_table
 import reinforce
 from common import envs
+from tests.test_gradients import Walk
 
 CARTPOLE, PENDULUM, MAZE = (functools.partial(envs.make, name) for name in ("CartPole-v1", "Pendulum-v1", "Maze-v0"))
 RUNS = {
@@ -81,3 +82,17 @@ def test_one_seed_one_result(run):
     assert everything(RUNS[run](1)) == first
     assert before == (random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2])
     assert everything(RUNS[run](2)) != first
+
+
+def test_a3c_workers_see_different_states():
+    """With one seed, each worker draws its own states and its own actions; or their data would be the same, and useless."""
+    seen, options = [], dict(seed=0, steps=60, t_max=5, gamma=0.9, alpha=1e-9, entropy=0.0, hidden=8)
+    for rank in (0, 1):
+        torch.manual_seed(0)
+        env = Walk()
+        theta, _ = a3c.in_one_vector(a3c.Model(env.observation_space, env.action_space, 8))
+        shared = a3c.Shared(theta, workers=2)
+        a3c.worker(rank, lambda env=env: env, shared, lambda *_: False, rescale=False, adam=False, scale=True, **options)
+        states, actions, *_ = zip(*env.log, strict=True)
+        seen.append((np.array(states), list(actions)))
+    assert not np.array_equal(seen[0][0], seen[1][0]) and seen[0][1] != seen[1][1]
