@@ -17,7 +17,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from sweep import DEMO, PEERS, REPOSITORY, SCRIPTS, departures
+from sweep import DEMO, PEERS, REPOSITORY, SCRIPTS, SECOND, departures
 
 sys.path.insert(0, str(REPOSITORY))  # `common` lies in the repository's root
 from common import envs, plotting
@@ -300,18 +300,23 @@ def write(file, by_group, pictures: Path) -> None:
         "Each departure that a script lists under *Beyond the slide* turned off by its flag, the others left on; seeds 0 to 2, ended when",
         "solved. The first line of a script is its default on the same seeds.",
         "",
-        *table("command", "solved", "steps to solve", "mean return at the end"),
+        *table("command", "environment", "solved", "steps to solve", "mean return at the end"),
     )
     for script in SCRIPTS[1:]:
-        lines = {"": [r for rs in results("default", script).values() for r in rs if r.record["seed"] < 3]}
-        found = {f: rs for (_, f), rs in results("ablation", script).items()}
-        for flag in departures(script):  # in the order of the docstring
-            lines |= {f: rs for f, rs in found.items() if flag in f}
-        for name, rs in lines.items():
-            if rs:
-                _, solved, steps, *_ = row(rs, "").split(" | ")
-                ends = [r.at_end for r in rs]
-                say(f"| `{f'{script}.py {name}'.strip()}` | {solved} | {steps} | {np.mean(ends):.1f} ± {np.std(ends):.1f} |")
+        for env in filter(None, (DEMO[script], SECOND.get(script))):
+            plain = [*results("default", script).items(), *results("other", script).items()]
+            lines = {
+                "": [r for (e, f), rs in plain for r in rs if e == env and f in ("", "--workers 2") and r.record["seed"] < 3]
+            }
+            found = {f: rs for (e, f), rs in results("ablation", script).items() if e == env}
+            for flag in departures(script):  # in the order of the docstring
+                lines |= {f: rs for f, rs in found.items() if flag in f}
+            for name, rs in lines.items():
+                if rs:
+                    _, solved, steps, *_ = row(rs, "").split(" | ")
+                    ends = [r.at_end for r in rs]
+                    end = f"{np.mean(ends):.1f} ± {np.std(ends):.1f}"
+                    say(f"| `{f'{script}.py {name}'.strip()}` | {env} | {solved} | {steps} | {end} |")
 
 
 if __name__ == "__main__":

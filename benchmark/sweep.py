@@ -29,6 +29,7 @@ import joblib
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo")
 DEMO = dict.fromkeys(SCRIPTS, "CartPole-v1") | {"qlearning_table": "Taxi-v3", "ddpg": "Pendulum-v1"}
+SECOND = {"dqn": "Acrobot-v1", "reinforce": "Acrobot-v1", "actor_critic": "Acrobot-v1", "ppo": "Pendulum-v1"}
 PEERS = {"sb3_ppo": "CartPole-v1", "sb3_a2c": "CartPole-v1", "sb3_dqn": "CartPole-v1", "sb3_ddpg": "Pendulum-v1"}
 
 # A gradient step, or two, for every step of the environment is slow. These get about as many steps as the default takes to solve
@@ -113,13 +114,15 @@ def plan(seeds: list[int]) -> list[Run]:
             add("literal", script, DEMO[script], "--literal", SMALLER_ALPHA[script], whole, some=seeds[:3])
     for workers in (1, 2):  # equally many steps, to compare the speed
         add("a3c", "a3c", "CartPole-v1", f"--workers {workers}", "--steps 300000", whole, some=seeds[:3])
-    for script in ("dqn", "reinforce", "actor_critic", "ppo"):
+    for script in SECOND:
         add("other", script, "Acrobot-v1", some=seeds[:3])
     add("other", "ppo", "Pendulum-v1", some=seeds[:3])
     add("other", "ppo", "CartPole-v1", "--objective clip", some=seeds[:3])
     for script in SCRIPTS[1:]:
         for flag in departures(script):
             add("ablation", script, DEMO[script], flag, some=seeds[:3])
+            if script in SECOND and flag not in ("--batch 1", "--train-every 1", "--no-adam"):  # slow, and clear already
+                add("ablation", script, SECOND[script], flag, some=seeds[:3])
     return runs
 
 
