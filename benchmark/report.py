@@ -298,7 +298,8 @@ def write(file, by_group, pictures: Path) -> None:
         "## What each departure buys",
         "",
         "Each departure that a script lists under *Beyond the slide* turned off by its flag, the others left on; seeds 0 to 2, ended when",
-        "solved. The first line of a script is its default on the same seeds.",
+        "solved; the first line is the default on the same seeds. One set of defaults serves every environment: what buys nothing on one may",
+        "decide on another. With three seeds, small differences mean nothing.",
         "",
         *table("command", "environment", "solved", "steps to solve", "mean return at the end"),
     )
