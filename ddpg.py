@@ -303,11 +303,11 @@ def train(
                 continue
             # [11] Sample a random minibatch of N transitions (s_i, a_i, r_i, s_{i+1}) from R
             state_i, action_i, reward_i, next_state_i, terminated_i = R.sample(batch, rng)
+            # [12] Set y_i = r_i + gamma Q'(s_{i+1}, mu'(s_{i+1}|theta^mu')|theta^Q')
             with torch.no_grad():  # the target is a constant: no gradient through it
                 next_value = target_critic(next_state_i, target_actor(next_state_i))  # (batch,)
-            # The terminal case that the slide leaves out: 1 - terminated is 0 there, and only r_i is left.
-            # [12] Set y_i = r_i + gamma Q'(s_{i+1}, mu'(s_{i+1}|theta^mu')|theta^Q')
-            y = reward_i + gamma * (1 - terminated_i) * next_value  # (batch,)
+                # The terminal case that the slide leaves out: 1 - terminated is 0 there, and only r_i is left.
+                y = reward_i + gamma * (1 - terminated_i) * next_value  # (batch,)
             # [13] Update critic by minimizing the loss: L = 1/N sum_i (y_i - Q(s_i,a_i|theta^Q))^2
             loss = F.mse_loss(critic(state_i, action_i), y)
             if not torch.isfinite(loss):

@@ -280,15 +280,15 @@ def train(
                 continue
             # [11] Sample random minibatch of transitions (phi_j, a_j, r_j, phi_{j+1}) from D
             state_j, action_j, reward_j, next_state_j, terminated_j, discount_j = D.sample(batch, n_steps, gamma, rng)
+            # [12] Set y_j = r_j for terminal phi_{j+1}; r_j + gamma max_a' Q(phi_{j+1}, a'; theta) for non-terminal phi_{j+1}
             with torch.no_grad():  # the "real value" is a constant: no gradient through it
                 values = target_network(next_state_j)  # (batch, actions)
                 # Double Q-learning: a* = argmax_a Q(phi_{j+1}, a; theta), valued by theta'. Off: both by theta', the plain max.
                 best = (q_network(next_state_j) if double else values).argmax(dim=1, keepdim=True)  # (batch, 1)
                 next_value = values.gather(1, best).squeeze(1)  # (batch,)
-            # Both cases in one expression: 1 - terminated is 0 exactly at terminal phi_{j+1}, where only r_j is left. The
-            # discount is gamma, or gamma^n where r_j is a sum over n steps.
-            # [12] Set y_j = r_j for terminal phi_{j+1}; r_j + gamma max_a' Q(phi_{j+1}, a'; theta) for non-terminal phi_{j+1}
-            y = reward_j + discount_j * (1 - terminated_j) * next_value  # (batch,)
+                # Both cases in one expression: 1 - terminated is 0 exactly at terminal phi_{j+1}, where only r_j is left. The
+                # discount is gamma, or gamma^n where r_j is a sum over n steps.
+                y = reward_j + discount_j * (1 - terminated_j) * next_value  # (batch,)
             # [13] Perform a gradient descent step on (y_j - Q(phi_j, a_j; theta))^2
             q = q_network(state_j).gather(1, action_j.unsqueeze(1)).squeeze(1)  # Q of the actions taken, (batch,)
             loss = (F.smooth_l1_loss if huber else F.mse_loss)(q / q_network.unit, y / q_network.unit)

@@ -47,7 +47,7 @@ BUGS = {
         ("no target network", "values = target_network(next_state_j)", "values = q_network(next_state_j)"),
         ("soft update the wrong way round", "(theta_target, theta, tau)", "(theta, theta_target, tau)"),
         ("the target network never moves", "torch._foreach_lerp_(theta_target, theta, tau)", "pass"),
-        ("target neither detached nor slow", "y = reward_j + discount_j * (1 - terminated_j) * next_value", "y = reward_j + discount_j * (1 - terminated_j) * q_network(next_state_j).amax(dim=1)"),
+        ("target neither detached nor slow", "y = reward_j + discount_j * (1 - terminated_j) * next_value", "torch.set_grad_enabled(True); y = reward_j + discount_j * (1 - terminated_j) * q_network(next_state_j).amax(dim=1)"),
         ("next state stored as state", "self.states[i], self.actions[i], self.rewards[i] = state,", "self.states[i], self.actions[i], self.rewards[i] = next_state,"),
         ("the state is never advanced", "state, episode_return, done = next_state,", "state, episode_return, done = state,"),
         ("epsilon the wrong way round", "rng.random() < random_share", "rng.random() > random_share"),
