@@ -258,7 +258,7 @@ class Run:
                 raise BadInput(f"--picture {flags.picture}: the file's name has to end in .png")
             if not plotting.drawable(env):
                 worlds = "Treasure-v0, GridWorld-v0, Maze-v0, CartPole-v1, Pendulum-v1, MountainCar-v0"
-                raise BadInput(f"--picture: more than two numbers describe a state of {flags.env}; it works for {worlds}")
+                raise BadInput(f"--picture: what is learned on {flags.env} cannot be drawn; it works for {worlds}")
             _writable(flags.picture.parent)
         if flags.render_every is not None and flags.render_every < 1:
             raise BadInput(f"--render-every {flags.render_every}: it has to be at least 1")
@@ -513,11 +513,7 @@ class Run:
         return _write(self._flags.record.parent, {self._flags.record.name: content})[0]
 
     def _watch(self, act, episodes: int = 3) -> None:
-        with contextlib.closing(self._open()) as env:
-            text = env.metadata.get("render_modes", [])[:1] == ["ansi"]
-            if not text:
-                self._check_screen("--render", env)
-        with contextlib.closing(self._open(render_mode="ansi" if text else "rgb_array")) as env:
+        with contextlib.closing(self._open(render_mode="ansi" if self._in_terminal else "rgb_array")) as env:
             for episode in range(1, episodes + 1):
                 observation, _ = env.reset(seed=self.hyperparameters["seed"] + episode)
                 total, step, done = 0.0, 0, False
