@@ -1,267 +1,208 @@
 """Actor-critic. Lecture part 5, "Actor-Critic".
 
-The idea: REINFORCE waits for the end of an episode, and its return v_t says little about one action among many (credit
-assignment). So let a critic Q_phi(s,a) say how good an action was: the actor pi_theta picks the action, the critic judges it, and
-both learn at every single step. The critic learns as in Q-learning, from the "real value" R + gamma max_a Q_phi(s',a), and can
-borrow its tricks. "Two networks, extremely hard to converge", says the slide: each learns from the other's mistakes.
-
-That is so. `python actor_critic.py --literal --steps 20000 --seed N` learns nothing on any of the seeds 0 to 2, the mean of the
-last 100 returns is 9.4, where chance gets 22: all values are positive, so that whatever is done becomes more likely, until only
-one action is left. With the defaults each of the seeds 0 to 9 is solved, after 100,000 steps in the median.
+REINFORCE waits for the end of an episode, and its return v_t says little about one action among
+many (credit assignment). So let a critic Q_phi(s,a) judge the actions: the actor pi_theta picks an
+action, the critic tells it how good that was. The critic learns as in Q-learning, from the "real
+value" R + gamma max_a Q_phi(s',a), and can borrow the tricks of Q-learning. "Two networks,
+extremely hard to converge", says the slide: each of them learns from the mistakes of the other.
 
 Pseudocode ([1] and [2] are the slide's update rules; [a] to [d] are the usual loop around them)
 
     [1] Actor update: Delta theta = alpha Q_phi(s_t,a_t) grad_theta log pi_theta(a_t|s_t)
-    [2] Critic update: Delta phi = beta grad_phi (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
+    [2] Critic update:
+        Delta phi = beta grad_phi (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
 
     [a] for each episode do
     [b]     for each step t do
     [c]         Choose a_t from pi_theta(.|s_t)
     [d]         Take action a_t, observe R_{t+1}, s_{t+1}
 
-Where the slide is loose: [2] is meant as descent on the squared error, the written sign would climb it; and the "real value" in
-it is a constant, the gradient flows through Q_phi(s_t,a_t) only. Both updates use theta and phi as they were at step t.
+Where the slide is loose: with the max in [2] the critic estimates Q*, the values of the greedy
+policy, where [1] needs Q_pi, those of the actor. The two agree once the actor is nearly greedy.
+[2] is meant as descent on the squared error (the written sign climbs), with the "real value" as a
+constant: the gradient flows through Q_phi(s_t,a_t) only. Both updates use theta and phi as they
+were at step t.
 
-Beyond the slide (all off under --literal)
+Beyond the slide (--literal turns all of it off)
 
-    --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
-    --no-advantage       off: the weight in [1] less the mean of Q_phi under pi. If all values are positive, every action becomes
-                         more likely, the better ones only a little more; less the mean, the worse ones become less likely.
-    --no-sampled         off: the "real value" of a_t in place of the critic's guess Q_phi(s_t,a_t) as the weight in [1]. Both
-                         estimate the same, but the guess is wrong at first, and the actor would follow its errors.
-    --batch 1            off: several steps in each update, with the rewards up to the last of them in the "real value". One step
-                         alone says little, and its neighbours say the same.
-    --no-normalize       off: the weights of a batch divided by their spread, so that a step of theta is of the same size
-                         whether rewards are large or small.
-    --entropy 0          off: a bonus for the entropy of the policy; an early habit does not end the exploration.
-    --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
-                         faster than numbers around 100.
-    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients. The
-                         plain step wants a smaller alpha.
+    --no-advantage     off: the weight in [1] is the "real value" minus the mean of Q_phi under pi,
+                       in place of Q_phi(s_t,a_t). An action that did worse than the policy's mean
+                       becomes less likely, and the actor follows rewards more than the critic's
+                       first guesses.
+    --batch 1          off: one update for many steps, with the rewards up to the last of them in
+                       the "real value". One step alone says little, and its neighbours say the
+                       same.
+    --no-adam          off: Adam in place of the plain gradient step. It divides each weight's
+                       gradient by its usual size, so that one alpha fits values of 1 and of 500.
 
 Try
 
     python actor_critic.py --env CartPole-v1
+    python actor_critic.py --env LunarLander-v3
+    python actor_critic.py --env CartPole-v1 --literal
     python actor_critic.py --env Acrobot-v1 --record acrobot.gif
-    python actor_critic.py --env CartPole-v1 --no-sampled
-    python actor_critic.py --env CartPole-v1 --literal --alpha 1e-4 --beta 1e-3
 
 References
 
-    Sutton, McAllester, Singh, Mansour, Policy Gradient Methods for Reinforcement Learning with Function Approximation, 2000.
+    Sutton, McAllester, Singh, Mansour, Policy Gradient Methods for Reinforcement Learning with
+    Function Approximation, 2000.
     Konda, Tsitsiklis, Actor-Critic Algorithms, 2000.
-    Mnih et al., Asynchronous Methods for Deep Reinforcement Learning, 2016 (several steps in an update, entropy).
+    Mnih et al., Asynchronous Methods for Deep Reinforcement Learning, 2016 (updates of many steps).
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.spaces import flatdim, flatten, flatten_space
 from torch import nn
 from torch.distributions import Categorical
 
-from common import runs
 
-
-class Network(nn.Module):
-    """From a state to one number for each action: the logits of pi_theta, or the values Q_phi.
-
-    Args:
-        observation_space: what the environment shows.
-        n_actions: number of actions, A.
-        hidden: units of the hidden layer.
-    """
-
-    def __init__(self, observation_space: gym.Space, n_actions: int, hidden: int):
-        super().__init__()
-        # A Discrete state becomes one-hot; a vector is divided by its bounds where it has any, so that no input is drowned.
-        self.observation_space = observation_space
-        flat = flatten_space(observation_space)
-        bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
-        scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
-        self.register_buffer("scale", torch.from_numpy(scale))
-        self.n_actions = n_actions
-        self.register_buffer("unit", torch.ones(()))  # Q is learned in units of it; it grows with the returns that are seen
-        self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, n_actions))
-
-    def vector(self, observation) -> np.ndarray:
-        """One observation as a vector. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32) / self.scale.numpy()
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """States (batch, features) -> (batch, A)."""
-        return self.unit * self.layers(states)
-
-    @torch.inference_mode()  # acting needs no gradient: [1] computes log pi once more, for the whole batch at once
-    def sample(self, state: np.ndarray, rng: np.random.Generator) -> int:
-        """Draw a ~ pi(.|s) in one state of shape (features,). In numpy: for a single draw torch's distributions are slow."""
-        # The Gumbel-max trick: the argmax of logits + Gumbel noise is a draw from their softmax.
-        return int(np.argmax(self(torch.from_numpy(state)).numpy() + rng.gumbel(size=self.n_actions)))
-
-    @torch.inference_mode()
-    def greedy(self, observation) -> int:
-        """The most likely action in one state."""
-        return self(torch.from_numpy(self.vector(observation))).argmax().item()
-
-
-@runs.checked(observations="vector", actions={"Discrete"}, hint=' ("how to take max on continuous actions?": lecture part 5)')
 def train(
     env: gym.Env,
     *,
-    seed: int = 0,
-    episodes: int = 10_000,
-    steps: int = 300_000,
-    gamma: float = 0.99,
-    alpha: float = 5e-3,
-    beta: float = 1e-2,
-    batch: int = 256,
-    advantage: bool = True,
-    sampled: bool = True,
-    normalize: bool = True,
-    entropy: float = 0.01,
-    adam: bool = True,
-    rescale: bool = True,
-    scale: bool = True,
-    hidden: int = 64,
-    literal: bool = False,
-    on_episode: Callable[[float, int, int], bool] | None = None,
+    seed: int = 0,  # one seed, one result
+    episodes: int = 100_000,  # the budget in episodes
+    steps: int = 1_000_000,  # the budget in environment steps; the first budget used up ends it
+    gamma: float = 0.99,  # discount of the return
+    alpha: float = 5e-3,  # step size of the actor
+    beta: float = 3e-2,  # step size of the critic; it has to lead, the actor follows it
+    batch: int = 256,  # steps in each update
+    advantage: bool = True,  # weight log pi with the real value minus the mean of Q_phi under pi
+    adam: bool = True,  # Adam in place of the plain gradient step
+    hidden: int = 64,  # units of the hidden layer of each network
+    literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
+    on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
 ) -> tuple[Network, Network, list[float]]:
-    """Actor-critic.
-
-    Args:
-        env: an environment with Discrete actions; its observations are flattened (Discrete ones: one-hot).
-        seed: one seed, one result; in [0, inf).
-        episodes: the budget in episodes; in [1, inf).
-        steps: the budget in environment steps; the first of the two that is used up ends the training; in [1, inf).
-        gamma: discount of the return; in [0, 1].
-        alpha: step size of the actor; in (0, inf).
-        beta: step size of the critic; in (0, inf).
-        batch: steps in each update; in [1, inf).
-        advantage: take the mean of Q_phi under pi off the weight of the actor's gradient.
-        sampled: weigh the actor's gradient with the "real value", in place of Q_phi(s_t,a_t).
-        normalize: divide the weights of a batch by their spread.
-        entropy: weight of the policy's entropy; in [0, inf).
-        adam: Adam, in place of the plain gradient step.
-        rescale: learn values in units of the largest return seen so far.
-        scale: divide each input by its bounds, where it has any.
-        hidden: units of the hidden layer of each network; in [1, inf).
-        literal: the slide to the letter: everything under "Beyond the slide" is off.
-        on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
-
-    Returns:
-        The actor, the critic, and the undiscounted return of every finished episode.
-
-    Raises:
-        ValueError: a number outside its interval, or spaces that do not fit.
-        FloatingPointError: the loss is no longer a finite number.
-    """
-    if literal:
-        batch, advantage, sampled, normalize, rescale, entropy, adam, scale = 1, False, False, False, False, 0.0, False, False
+    """Train on an environment with Discrete actions; returns actor, critic and all returns."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
-    rng = np.random.default_rng(seed)
-    returns, step = [], 0
-    actor = Network(env.observation_space, env.action_space.n, hidden)  # pi_theta
-    critic = Network(env.observation_space, env.action_space.n, hidden)  # Q_phi
-    if not scale:
-        actor.scale.fill_(1)
-    Optimizer = torch.optim.Adam if adam else torch.optim.SGD
-    actor_optimizer = Optimizer(actor.parameters(), lr=alpha, fused=True)  # fused: one call for all weights
-    critic_optimizer = Optimizer(critic.parameters(), lr=beta, fused=True)
-    # The steps since the last update. Shapes: states (batch, features), the others (batch,).
-    features = flatdim(env.observation_space)
-    states, next_states = np.zeros((2, batch, features), np.float32)
-    actions = np.zeros(batch, np.int64)
-    rewards, terminated, done = np.zeros((3, batch), np.float32)
+    torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
+    env, returns, step, transitions = prepare(env), [], 0, []
+    shape = env.observation_space.shape[0], env.action_space.n, hidden
+    actor, critic = Network(*shape), Network(*shape)  # log pi_theta and Q_phi
+    groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
+    optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
 
     # [a] for each episode do
     for episode in range(1, episodes + 1):
-        # The environment is seeded once; later resets go on from there.
-        state = actor.vector(env.reset(seed=seed if episode == 1 else None)[0])
-        episode_return, length, over = 0.0, 0, False
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # one seed for all episodes
+        done = False
         # [b] for each step t do
-        while not over and step < steps:
-            t = step % batch  # the place of this step in its batch
-            length, step = length + 1, step + 1
+        while not done and step < steps:
+            step += 1
             # [c] Choose a_t from pi_theta(.|s_t)
-            action = actor.sample(state, rng)
+            with torch.inference_mode():  # acting needs no gradient; [1] computes log pi again
+                action = Categorical(logits=actor(torch.from_numpy(state))).sample().item()
             # [d] Take action a_t, observe R_{t+1}, s_{t+1}
-            observation, reward, ended, truncated, _ = env.step(action)
-            next_state, over = actor.vector(observation), ended or truncated
-            states[t], actions[t], rewards[t], next_states[t] = state, action, reward, next_state
-            terminated[t], done[t] = ended, over
-            state, episode_return = next_state, episode_return + float(reward)
-            if t + 1 < batch:
+            next_state, reward, terminated, truncated, info = env.step(action)
+            done = terminated or truncated
+            transitions.append((state, action, float(reward), next_state, terminated, done))
+            state = next_state
+            if len(transitions) < batch:  # under --literal never: an update after each step
                 continue
 
-            if rescale:  # the largest sum of rewards that a batch brought: about as large as values get
-                critic.unit.clamp_(min=float(np.abs(rewards.sum())))
-            s, a = torch.from_numpy(states), torch.from_numpy(actions).unsqueeze(1)
-            Q = critic(s)  # (batch, A)
-            with torch.no_grad():  # the "real value" is a constant: no gradient through it
-                best = critic(torch.from_numpy(next_states)).amax(dim=1).numpy()  # max_a Q_phi(s_{t+1},a), (batch,)
-            # The "real value", from the last step backwards: R_{t+1} + gamma max_a Q_phi(s_{t+1},a) for the last step of the
-            # batch or of an episode, R_{t+1} + gamma (real value of the next step) before it. Nothing follows a terminal state;
-            # a time limit (truncated) only stops our watching, and is bootstrapped like any other state.
-            real_value = np.zeros(batch, np.float32)
-            for t in reversed(range(batch)):
-                last = t == batch - 1 or done[t]
-                following = best[t] if last else real_value[t + 1]
-                real_value[t] = rewards[t] + gamma * (1 - terminated[t]) * following
-            y = torch.from_numpy(real_value)
+            s, a, r, s_next, end, cut = map(np.array, zip(*transitions, strict=True))
+            s, a, s_next = (
+                torch.from_numpy(s),
+                torch.from_numpy(a)[:, None],
+                torch.from_numpy(s_next),
+            )
+            transitions.clear()
+            with torch.no_grad():  # the real value is a constant: no gradient flows through it
+                best = critic(s_next).amax(dim=1).numpy()  # max_a Q_phi(s_{t+1},a), (batch,)
+            # The real value y_t. The last step of the batch or of an episode bootstraps from best,
+            # the others continue with the real value of the next step. Nothing follows a terminal
+            # state; a time limit is not terminal, there `best` counts.
+            y = (r + gamma * ~end * best).astype(np.float32)
+            for t in reversed(range(batch - 1)):
+                if not cut[t]:
+                    y[t] = r[t] + gamma * y[t + 1]
+            y = torch.from_numpy(y)
+            Q = critic(s)  # (batch, actions)
+            Q_t = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), (batch,)
+            log_pi = actor(s).log_softmax(dim=1)  # (batch, actions)
+            # The weight is a constant for the actor: detach, or it would change Q instead of pi.
+            weight = Q_t.detach()
+            if advantage:  # beyond the slide: minus sum_a pi(a|s_t) Q_phi(s_t,a)
+                weight = y - (log_pi.exp() * Q).sum(dim=1).detach()
 
-            log_pi = actor(s).log_softmax(dim=1)  # (batch, A)
-            Q_taken = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), the "estimated value", (batch,)
-            with torch.no_grad():
-                weight = (y if sampled else Q_taken).clone()
-                if advantage:
-                    weight -= (log_pi.exp() * Q).sum(dim=1)  # less sum_a pi(a|s_t) Q_phi(s_t,a)
-                if normalize:
-                    weight /= weight.square().mean().sqrt() + 1e-8
+            # Minus: the optimiser descends, [1] climbs. With a positive weight a_t becomes more
+            # likely, with a negative one less likely.
             # [1] Actor update: Delta theta = alpha Q_phi(s_t,a_t) grad_theta log pi_theta(a_t|s_t)
-            objective = (log_pi.gather(1, a).squeeze(1) * weight).mean()
-            actor_loss = -objective - entropy * Categorical(logits=log_pi).entropy().mean()  # minus: the optimiser descends
-            actor_optimizer.zero_grad()
-            actor_loss.backward()
-            actor_optimizer.step()
-            # [2] Critic update: Delta phi = beta grad_phi (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
-            critic_loss = ((y - Q_taken) / critic.unit).square().mean()
-            critic_optimizer.zero_grad()
-            critic_loss.backward()
-            critic_optimizer.step()
-            if not torch.isfinite(actor_loss + critic_loss):
-                raise FloatingPointError(f"the loss is no finite number at step {step}; a smaller alpha or beta may help")
+            actor_loss = -(weight * log_pi.gather(1, a).squeeze(1)).mean()
+            # [2] Critic update:
+            #     Delta phi = beta grad_phi
+            #     (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
+            critic_loss = (y - Q_t).square().mean()
+            loss = actor_loss + critic_loss  # the networks share no weight: one step moves both
+            if not loss.isfinite():
+                raise FloatingPointError(f"loss {loss.item()} at step {step}: try a smaller beta")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-        if not over:  # the budget of steps ended inside this episode: it has no return yet
+        if not done:  # the budget ended inside this episode: it has no return
             break
-        returns.append(episode_return)
-        if on_episode and on_episode(episode_return, length, step):
+        returns.append(float(info["episode"]["r"]))
+        if on_episode(returns[-1], info["episode"]["l"], step):
             break
     return actor, critic, returns
 
 
+class Network(nn.Module):
+    """States (batch, features) -> one number for each action (batch, actions): logits or values."""
+
+    def __init__(self, features: int, actions: int, hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, actions)
+        )
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.layers(states)
+
+
+def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
+    """Preprocessing at the door. States: float32 vectors, Discrete ones one-hot."""
+    env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
+    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    start, n = int(env.action_space.start), env.action_space.n  # actions are counted from 0 here
+    return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
+
+
+# The slide and nothing else. Plain steps after every step of the environment have to be small.
+LITERAL = dict(alpha=1e-4, beta=1e-3, batch=1, advantage=False, adam=False)
+
+
+def literally(train: Callable, slide: dict) -> Callable:
+    """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
+
+    @functools.wraps(train)
+    def either(env, *, literal: bool = False, **given):
+        return train(env, **(slide | given if literal else given))
+
+    return either
+
+
+train = literally(train, LITERAL)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line: `python actor_critic.py --help`. Returns the exit status."""
-    with runs.Run(train, argv, env="CartPole-v1") as run:
-        env = run.open_env()
-        if run.load:
-            shape = env.observation_space, env.action_space.n, run.hyperparameters["hidden"]
-            actor, critic = run.loaded(nn.ModuleList([Network(*shape), Network(*shape)]))
-        else:
-            with run.training():
-                actor, critic, _ = train(env, **run.hyperparameters, on_episode=run.on_episode)
+    from common import runs
 
-        def value(observation) -> float:  # sum_a pi(a|s) Q(s,a)
-            s = torch.from_numpy(actor.vector(observation))
-            return (actor(s).softmax(dim=-1) * critic(s)).sum().item()
-
-        run.finish(nn.ModuleList([actor, critic]), act=actor.greedy, value=value)
-    return run.status
+    return runs.main(
+        train,
+        argv,
+        env="CartPole-v1",
+        act=lambda actor, critic, state: actor(state).argmax(),
+        value=lambda actor, critic, state: (actor(state).softmax(-1) * critic(state)).sum(),
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Q-learning with a table (off-policy TD control). Lecture part 2, "Q-learning".
 
-The idea: keep one number Q(s,a) for every state and action, the return to be expected after doing a in s. Before a step the table
-holds the "estimated value" Q(S,A). After it the world has said more: the "real value" R + gamma max_a Q(S',a). Move the first
-towards the second by the learning rate alpha. The max makes it off-policy: the table learns what the greedy policy is worth
-while an epsilon-greedy policy looks around.
+Keep one number Q(s,a) for every state and action: the return to expect after doing a in s. Before
+a step the table holds the "estimated value" Q(S,A). After it the environment has shown a "real
+value", R + gamma max_a Q(S',a). Move the first towards the second by the step size alpha. The max
+makes it off-policy: the table learns the values of the greedy policy while an epsilon-greedy one
+explores.
 
 Pseudocode (Q-learning for estimating pi ~ pi*; Watkins, 1989; Sutton & Barto, section 6.5)
 
@@ -18,16 +19,15 @@ Pseudocode (Q-learning for estimating pi ~ pi*; Watkins, 1989; Sutton & Barto, s
     [9]         S <- S'
     [10]    until S is terminal
 
-Where the slide is loose: on its epsilon-greedy slide epsilon = 0.9 means "90 % greedy". The box above and the field mean by
-epsilon the probability of a random action, and so does this code: the slide's 0.9 is --epsilon 0.1. In the expansion of Q the
-slide repeats R_{t+2} where R_{t+3} is meant, and its "<=" becomes "=" for Q* only.
+Where the slide is loose: on its epsilon-greedy slide epsilon = 0.9 means "90 % greedy". In the
+box, in the field and in this code epsilon is the probability of a random action: the slide's 0.9
+is --epsilon 0.1. In the expansion of Q the slide repeats R_{t+2} where R_{t+3} is meant, and its
+"<=" becomes "=" for Q* only.
 
-Beyond the slide (all off under --literal)
+Beyond the slide (--literal turns it off)
 
-    --no-epsilon-decay   off: epsilon falls in a line to 0 over the budget of episodes. Once the table is good, random actions
-                         only spoil the returns.
-    --alpha-decay 0      off: the step size of a pair (s,a) is alpha / (1 + alpha_decay visits). A fixed alpha keeps following the
-                         last few samples; where chance rules the moves, only a falling one lets Q come to rest at Q*.
+    --no-epsilon-decay off: epsilon falls in a line to 0 over the episodes. Once the table is good,
+                       random actions only lower the returns.
 
 Try
 
@@ -39,11 +39,12 @@ Try
 References
 
     Watkins, Learning from Delayed Rewards, 1989.
-    Sutton, Barto, Reinforcement Learning: An Introduction, 2nd edition, 2018, section 6.5.
+    Sutton, Barto, Reinforcement Learning: An Introduction, 2nd ed., 2018, section 6.5.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -51,125 +52,110 @@ from collections.abc import Callable
 import gymnasium as gym
 import numpy as np
 
-from common import runs
+
+def train(
+    env: gym.Env,
+    *,
+    seed: int = 0,  # one seed, one result
+    episodes: int = 5_000,  # the budget in episodes
+    steps: int = 1_000_000,  # the budget in environment steps; the first budget used up ends it
+    gamma: float = 0.9,  # discount of the return
+    alpha: float = 0.1,  # step size
+    epsilon: float = 0.1,  # probability of a random action (the slide's epsilon is 1 minus it)
+    epsilon_decay: bool = True,  # let epsilon fall in a line to 0 over the episodes
+    literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
+    on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
+) -> tuple[np.ndarray, list[float]]:
+    """Train on Discrete states and actions; returns the table (states, actions) and all returns."""
+    rng, env, returns, step = np.random.default_rng(seed), prepare(env), [], 0
+    n_states, n_actions = env.observation_space.n, env.action_space.n
+
+    # A large alpha learns fast and forgets fast: where chance decides, Q follows the last samples.
+    # [1] Algorithm parameters: step size alpha in (0,1], small epsilon > 0
+    assert 0 < alpha <= 1 and 0 <= epsilon <= 1
+    # Terminal states get no update, so that their rows stay 0.
+    # [2] Initialize Q(s,a), for all s in S+, a in A(s), arbitrarily except that Q(terminal, .) = 0
+    Q = np.zeros((n_states, n_actions))
+    # [3] Loop for each episode:
+    for episode in range(1, episodes + 1):
+        decay = 1 - (episode - 1) / episodes if epsilon_decay else 1  # beyond the slide
+        # Only the first reset gets the seed: with it, all episodes would begin alike.
+        # [4] Initialize S
+        S, _ = env.reset(seed=seed if episode == 1 else None)
+        done = False
+        # [5] Loop for each step of episode:
+        while step < steps:
+            step += 1
+            # Without random actions the table would only ever see what it already believes in.
+            # [6] Choose A from S using policy derived from Q (e.g. epsilon-greedy)
+            A = rng.integers(n_actions) if rng.random() < decay * epsilon else greedy(Q[S], rng)
+            # [7] Take action A, observe R, S'
+            S_next, R, terminated, truncated, info = env.step(A)
+            # The factor says Q(terminal, .) = 0 again, as some environments reuse the number of a
+            # terminal state. A time limit (truncated) is not terminal: the value of S' counts.
+            # [8] Q(S,A) <- Q(S,A) + alpha [R + gamma max_a Q(S',a) - Q(S,A)]
+            Q[S, A] += alpha * (R + gamma * Q[S_next].max() * (not terminated) - Q[S, A])
+            if not math.isfinite(Q[S, A]):
+                raise FloatingPointError(f"Q(S,A) is {Q[S, A]} at step {step}: look at the rewards")
+            # [9] S <- S'
+            S = S_next
+            # [10] until S is terminal
+            if done := terminated or truncated:
+                break
+        if not done:  # the budget ended inside this episode: it has no return
+            break
+        returns.append(float(info["episode"]["r"]))
+        if on_episode(returns[-1], info["episode"]["l"], step):
+            break
+    return Q, returns
 
 
 def greedy(values: np.ndarray, rng: np.random.Generator) -> int:
     """argmax_a of one row of the table, shape (actions,), ties broken at random.
 
-    np.argmax takes the first of equal values: on a table of zeros it would walk into the same wall for ever.
+    np.argmax takes the first of equal values: on a table of zeros it always walks into one wall.
     """
     best = np.flatnonzero(values == values.max())
-    return int(best[rng.integers(len(best))])
+    return best[rng.integers(len(best))]
 
 
-@runs.checked(observations="Discrete", actions={"Discrete"})
-def train(
-    env: gym.Env,
-    *,
-    seed: int = 0,
-    episodes: int = 5_000,
-    steps: int = 1_000_000,
-    gamma: float = 0.9,
-    alpha: float = 0.1,
-    alpha_decay: float = 0.0,
-    epsilon: float = 0.1,
-    epsilon_decay: bool = True,
-    literal: bool = False,
-    on_episode: Callable[[float, int, int], bool] | None = None,
-    on_table: Callable[[np.ndarray], None] | None = None,
-) -> tuple[np.ndarray, list[float]]:
-    """Q-learning with a table.
+def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
+    """Preprocessing at the door: returns are counted, states and actions are counted from 0."""
+    env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
+    states, actions = env.observation_space, env.action_space
+    count = lambda s: int(s - states.start)
+    env = gym.wrappers.TransformObservation(env, count, gym.spaces.Discrete(states.n))
+    move = lambda a: int(a + actions.start)
+    return gym.wrappers.TransformAction(env, move, gym.spaces.Discrete(actions.n))
 
-    Args:
-        env: an environment with Discrete observations and Discrete actions.
-        seed: one seed, one result; in [0, inf).
-        episodes: the budget in episodes; in [1, inf).
-        steps: the budget in environment steps; the first of the two that is used up ends the training; in [1, inf).
-        gamma: discount of the return; in [0, 1].
-        alpha: step size; in (0, 1].
-        alpha_decay: how fast the step size of a pair (s,a) falls with its visits, alpha / (1 + alpha_decay visits); in [0, inf).
-        epsilon: probability of a random action (1 minus the epsilon of the lecture's epsilon-greedy slide); in [0, 1].
-        epsilon_decay: let epsilon fall in a line to 0 over the episodes.
-        literal: the slide to the letter: everything under "Beyond the slide" is off.
-        on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
-        on_table: called after each episode, before on_episode, with the table Q as it is then.
 
-    Returns:
-        The table Q, shape (states, actions), and the undiscounted return of every finished episode.
+LITERAL = dict(epsilon_decay=False)  # the slide and nothing else
 
-    Raises:
-        ValueError: a number outside its interval, or spaces that do not fit.
-        FloatingPointError: a value is no longer a finite number.
-    """
-    if literal:
-        alpha_decay, epsilon_decay = 0.0, False
-    rng = np.random.default_rng(seed)
-    n_states, n_actions = env.observation_space.n, env.action_space.n
-    returns, step = [], 0
 
-    # [1] Algorithm parameters: step size alpha in (0,1], small epsilon > 0
-    step_size, random_share = np.full((n_states, n_actions), alpha), epsilon
+def literally(train: Callable, slide: dict) -> Callable:
+    """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    # [2] Initialize Q(s,a), for all s in S+, a in A(s), arbitrarily except that Q(terminal, .) = 0
-    Q = np.zeros((n_states, n_actions))
-    visits = np.zeros((n_states, n_actions))  # of each pair, for alpha_decay
+    @functools.wraps(train)
+    def either(env, *, literal: bool = False, **given):
+        return train(env, **(slide | given if literal else given))
 
-    # [3] Loop for each episode:
-    for episode in range(1, episodes + 1):
-        if epsilon_decay:
-            random_share = epsilon * (1 - (episode - 1) / episodes)
-        # The environment is seeded once; later resets go on from there.
-        # [4] Initialize S
-        S, _ = env.reset(seed=seed if episode == 1 else None)
-        episode_return, t, done = 0.0, 0, False
+    return either
 
-        # [5] Loop for each step of episode:
-        while step < steps:
-            t, step = t + 1, step + 1
-            # [6] Choose A from S using policy derived from Q (e.g. epsilon-greedy)
-            A = int(rng.integers(n_actions)) if rng.random() < random_share else greedy(Q[S], rng)
-            # [7] Take action A, observe R, S'
-            S_next, R, terminated, truncated, _ = env.step(A)
-            # Q(terminal, .) = 0, said once more by the factor: some environments reuse a terminal state's number. A time limit
-            # (truncated) is not terminal, the world would have gone on: there the value of S' counts.
-            # [8] Q(S,A) <- Q(S,A) + alpha [R + gamma max_a Q(S',a) - Q(S,A)]
-            real_value = R + gamma * Q[S_next].max() * (not terminated)
-            Q[S, A] += step_size[S, A] * (real_value - Q[S, A])
-            if not math.isfinite(Q[S, A]):
-                raise FloatingPointError(f"Q(S,A) is {Q[S, A]} at step {step}; look at the environment's rewards")
-            visits[S, A] += 1
-            step_size[S, A] = alpha / (1 + alpha_decay * visits[S, A])
-            # [9] S <- S'
-            S = S_next
-            episode_return, done = episode_return + float(R), terminated or truncated
-            # [10] until S is terminal
-            if done:
-                break
 
-        if not done:  # the budget of steps ended inside this episode: it has no return yet
-            break
-        returns.append(episode_return)
-        if on_table:
-            on_table(Q)
-        if on_episode and on_episode(episode_return, t, step):
-            break
-    return Q, returns
+train = literally(train, LITERAL)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: `python qlearning_table.py --help`. Returns the exit status."""
-    with runs.Run(train, argv, env="Treasure-v0", weights="q_table.npy") as run:
-        env = run.open_env()
-        if run.load:
-            Q = run.loaded(np.zeros((env.observation_space.n, env.action_space.n)))
-        else:
-            with run.training():
-                Q, _ = train(env, **run.hyperparameters, on_episode=run.on_episode, on_table=run.on_table)
-        rng = np.random.default_rng(0)
-        run.finish(Q, act=lambda state: greedy(Q[state], rng), value=lambda state: Q[state].max())
-        runs.print_table(Q, env)
-    return run.status
+    from common import runs
+
+    return runs.main(
+        train,
+        argv,
+        env="Treasure-v0",
+        act=lambda Q, S: Q[S].argmax(),
+        value=lambda Q, S: Q[S].max(),
+    )
 
 
 if __name__ == "__main__":

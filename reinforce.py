@@ -1,9 +1,10 @@
 """REINFORCE, the policy gradient by whole episodes. Lecture part 4, "Policy Gradient".
 
-The idea: a value function can be far more complicated than a good policy, and a max over continuous actions is not possible. So
-learn the policy itself: play an episode with pi_theta, then make each action it took more likely in proportion to the return v_t
-that followed. The likelihood-ratio trick, grad J = E[r(tau) grad log p(tau; theta)], says that this climbs the expected return,
-and the unknown dynamics of the environment drop out of the gradient.
+A value function can be far more complicated than a good policy, and a max over continuous actions
+is not possible. So learn the policy itself: play an episode with pi_theta, then make each of its
+actions more likely in proportion to the return v_t that followed it. The likelihood-ratio trick,
+grad J = E[r(tau) grad log p(tau; theta)], shows that this climbs the expected return, and the
+unknown dynamics of the environment drop out of the gradient.
 
 Pseudocode (Williams, 1992)
 
@@ -13,264 +14,201 @@ Pseudocode (Williams, 1992)
     [4]         theta <- theta + alpha grad_theta log pi_theta(s_t, a_t) v_t
     [5] return theta
 
-Where the slide is loose: the derivation weighs every action with r(tau), the return of the whole trajectory, the box with v_t,
-the return from step t on. Both have the same expectation, since an action cannot change rewards before it; r(tau) has the higher
-variance. `--weight trajectory` shows the difference.
+Where the slide is loose: the derivation weights every action with r(tau), the return of the whole
+episode, the box with v_t, the return from step t on. An action cannot change the rewards before
+it, so v_t leaves them out and has the lower variance. For gamma < 1 the exact weight is gamma^t
+v_t (Sutton & Barto, section 13.3); the box drops gamma^t, as nearly all code does, and so does
+this code. All steps of the box use the theta that played the episode: one gradient step takes
+their sum.
 
-Beyond the slide (all off under --literal)
+Beyond the slide (--literal turns all of it off)
 
-    --no-scale           off: each input divided by its bounds where it has any, so that a small one is not drowned by the others.
-    --baseline none      off: v_t less what was to be expected, a learned V(s_t). If all returns are positive, all actions become
-                         more likely, the better ones only a little more; less a baseline, the worse ones become less likely.
-                         The expectation of the gradient stays, its variance falls. `mean`: the mean of the episode instead.
-    --no-normalize       off: the weights divided by their spread over the last episodes, so that a step of theta is of the same
-                         size whether rewards are large or small.
-    --no-mean            off: the mean over the episode in place of the sum of the box, as in the slide's snippet. With the sum, a
-                         long episode makes a step as many times larger as it has steps.
-    --no-rescale         off: values learned in units of the largest return seen so far. A network learns numbers around 1 much
-                         faster than numbers around 100.
-    --no-adam            off: Adam in place of the plain gradient step; each weight gets a step size that fits its gradients. The
-                         plain step wants a smaller alpha.
+    --no-baseline      off: v_t minus a learned V(s_t). If all returns are positive, all actions
+                       become more likely; minus V(s_t), those that did worse than expected become
+                       less likely. The expected gradient stays the same, its variance falls.
+    --no-adam          off: Adam in place of the plain gradient step. It divides each weight's
+                       gradient by its usual size, so that one alpha fits returns of 1 and of 500.
 
 Try
 
     python reinforce.py --env CartPole-v1
-    python reinforce.py --env CartPole-v1 --weight trajectory
+    python reinforce.py --env CartPole-v1 --literal
+    python reinforce.py --env CartPole-v1 --literal --baseline
     python reinforce.py --env Acrobot-v1 --record acrobot.gif
-    python reinforce.py --env CartPole-v1 --literal --alpha 1e-3
 
 References
 
-    Williams, Simple statistical gradient-following algorithms for connectionist reinforcement learning, 1992.
-    Karpathy, Deep Reinforcement Learning: Pong from Pixels, 2016 (standardised returns).
+    Williams, Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning, 1992.
+    Karpathy, Deep Reinforcement Learning: Pong from Pixels, 2016.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
-from typing import Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete, flatdim, flatten, flatten_space
 from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from common import runs
 
-
-class Policy(nn.Module):
-    """pi(a|s; theta). Discrete actions: a softmax over them. Box actions: a Gaussian, in units in which the bounds are -1 and 1.
-
-    Args:
-        observation_space: what the environment shows.
-        action_space: Discrete or Box.
-        hidden: units of the hidden layer.
-    """
-
-    def __init__(self, observation_space: gym.Space, action_space: gym.Space, hidden: int):
-        super().__init__()
-        # A Discrete state becomes one-hot; a vector is divided by its bounds where it has any, so that no input is drowned.
-        self.observation_space = observation_space
-        flat = flatten_space(observation_space)
-        bound = np.maximum(np.abs(flat.low), np.abs(flat.high))
-        scale = np.where((bound > 0) & (bound < 1e3), bound, 1.0).astype(np.float32)
-        self.register_buffer("scale", torch.from_numpy(scale))
-        self.discrete = isinstance(action_space, Discrete)
-        self.n_outputs = flatdim(action_space)  # Discrete: one logit for each action; Box: one mean for each dimension
-        self.layers = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, self.n_outputs))
-        self.register_buffer("unit", torch.ones(()))  # V is learned in units of it; it grows with the returns that are seen
-        self.value = nn.Sequential(nn.Linear(flat.shape[0], hidden), nn.Tanh(), nn.Linear(hidden, 1))  # the baseline V
-        if not self.discrete:
-            self.log_std = nn.Parameter(torch.zeros(self.n_outputs))  # one spread for all states: log, so that it stays positive
-            self.shape, self.dtype = action_space.shape, action_space.dtype
-            bounded = np.isfinite(action_space.low) & np.isfinite(action_space.high)
-            self.low, self.high = np.where(bounded, action_space.low, -1), np.where(bounded, action_space.high, 1)
-            self.limit, self.bounded = np.where(bounded, 1.0, np.inf), torch.from_numpy(bounded.flatten())
-
-    def vector(self, observation) -> np.ndarray:
-        """One observation as a vector. Shape: (features,), float32."""
-        return flatten(self.observation_space, observation).astype(np.float32) / self.scale.numpy()
-
-    def outputs(self, states: torch.Tensor) -> torch.Tensor:
-        """The logits of Discrete actions, or the means of Box actions. Shape: (batch, outputs).
-
-        A mean stays within its bounds: outside of them all actions would be clipped to the same one, and none be better.
-        """
-        outputs = self.layers(states)
-        return outputs if self.discrete else torch.where(self.bounded, outputs.tanh(), outputs)
-
-    def pi(self, states: torch.Tensor) -> Distribution:
-        """pi(.|s) for states of shape (batch, features); its log_prob and entropy have shape (batch,)."""
-        outputs = self.outputs(states)
-        if self.discrete:
-            return Categorical(logits=outputs)
-        return Independent(Normal(outputs, self.std()), 1)
-
-    def std(self) -> torch.Tensor:
-        """Spread of the Gaussian, at least 0.05: without any spread, log pi and its gradient have no bounds."""
-        return self.log_std.clamp(min=-3).exp()
-
-    def V(self, states: torch.Tensor) -> torch.Tensor:
-        """The baseline V(s) for states of shape (batch, features). Shape: (batch,)."""
-        return self.unit * self.value(states).squeeze(-1)
-
-    @torch.inference_mode()  # acting needs no gradient: [4] computes log pi once more, for the whole episode at once
-    def sample(self, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw a ~ pi(.|s) in one state of shape (features,). In numpy: for a single draw torch's distributions are slow."""
-        outputs = self.outputs(torch.from_numpy(state)).numpy()
-        if self.discrete:  # the Gumbel-max trick: the argmax of logits + Gumbel noise is a draw from their softmax
-            return np.argmax(outputs + rng.gumbel(size=self.n_outputs))
-        return (outputs + self.std().numpy() * rng.standard_normal(self.n_outputs)).astype(np.float32)
-
-    def to_env(self, action: np.ndarray):
-        """An action as the environment takes it; a Gaussian one is clipped to the bounds only here, its log_prob is not."""
-        if self.discrete:
-            return int(action)
-        inside = np.clip(action.reshape(self.shape), -self.limit, self.limit)
-        return (self.low + (inside + 1) / 2 * (self.high - self.low)).astype(self.dtype)  # -1 is the lower bound, 1 the upper
-
-    @torch.inference_mode()
-    def greedy(self, observation):
-        """The most likely action in one state, as the environment takes it."""
-        outputs = self.outputs(torch.from_numpy(self.vector(observation))).numpy()
-        return self.to_env(outputs.argmax() if self.discrete else outputs)
-
-
-@runs.checked(observations="vector", actions={"Discrete", "Box"})
 def train(
     env: gym.Env,
     *,
-    seed: int = 0,
-    episodes: int = 10_000,
-    steps: int = 300_000,
-    gamma: float = 0.99,
-    alpha: float = 5e-3,
-    weight: Literal["return", "trajectory"] = "return",
-    baseline: Literal["value", "mean", "none"] = "value",
-    normalize: bool = True,
-    mean: bool = True,
-    adam: bool = True,
-    rescale: bool = True,
-    scale: bool = True,
-    hidden: int = 64,
-    literal: bool = False,
-    on_episode: Callable[[float, int, int], bool] | None = None,
+    seed: int = 0,  # one seed, one result
+    episodes: int = 100_000,  # the budget in episodes
+    steps: int = 300_000,  # the budget in environment steps; the first budget used up ends it
+    gamma: float = 0.99,  # discount of the return
+    alpha: float = 5e-3,  # step size of the policy
+    beta: float = 5e-3,  # step size of the baseline V
+    baseline: bool = True,  # weight log pi with v_t - V(s_t) in place of v_t
+    adam: bool = True,  # Adam in place of the plain gradient step
+    hidden: int = 64,  # units of each hidden layer
+    literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
+    on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
 ) -> tuple[Policy, list[float]]:
-    """REINFORCE.
-
-    Args:
-        env: an environment with Discrete or Box actions; its observations are flattened (Discrete ones: one-hot).
-        seed: one seed, one result; in [0, inf).
-        episodes: the budget in episodes; in [1, inf).
-        steps: the budget in environment steps; the first of the two that is used up ends the training; in [1, inf).
-        gamma: discount of the return; in [0, 1].
-        alpha: step size; in (0, inf).
-        weight: of each step's gradient: v_t, the return from step t on, or r(tau), the return of the whole trajectory.
-        baseline: what is taken off v_t: a learned V(s_t), the mean over the episode, or nothing.
-        normalize: divide the weights by their spread over the last episodes.
-        mean: one step along the mean over the episode, in place of the sum.
-        adam: Adam, in place of the plain gradient step.
-        rescale: learn values in units of the largest return seen so far.
-        scale: divide each input by its bounds, where it has any.
-        hidden: units of the hidden layer; in [1, inf).
-        literal: the slide to the letter: everything under "Beyond the slide" is off.
-        on_episode: called after each episode with its return, its length and the steps so far; True ends the training.
-
-    Returns:
-        The policy, and the undiscounted return of every finished episode.
-
-    Raises:
-        ValueError: a number outside its interval, or spaces that do not fit.
-        FloatingPointError: the loss is no longer a finite number.
-    """
-    if literal:
-        baseline, normalize, mean, rescale, adam, scale = "none", False, False, False, False, False
+    """Train on an environment with Discrete or Box actions; returns the policy and all returns."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # networks this small lose more by handing work to a second thread than they gain
-    rng = np.random.default_rng(seed)
-    returns, step, spread = [], 0, 0.0
+    torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
+    env, returns, step = prepare(env), [], 0
 
     # [1] Initialise theta arbitrarily
-    policy = Policy(env.observation_space, env.action_space, hidden)
-    if not scale:
-        policy.scale.fill_(1)
-    optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(policy.parameters(), lr=alpha, fused=True)
+    policy = Policy(env.observation_space.shape[0], env.action_space, hidden)
+    V = Value(env.observation_space.shape[0], hidden)  # beyond the slide
+    groups = [dict(params=policy.parameters(), lr=alpha), dict(params=V.parameters(), lr=beta)]
+    optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
 
+    # The episode is played to its end first: v_t needs all the rewards after step t.
     # [2] for each episode {s_1, a_1, r_2, ..., s_{T-1}, a_{T-1}, r_T} ~ pi_theta do
     for episode in range(1, episodes + 1):
-        # The episode is played to its end before anything is learned from it. The environment is seeded once; later resets go
-        # on from there.
-        state = policy.vector(env.reset(seed=seed if episode == 1 else None)[0])
-        states, actions, rewards, done = [], [], [], False
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # one seed for all episodes
+        states, actions, rewards, done = [state], [], [], False
         while not done and step < steps:
             step += 1
-            action = policy.sample(state, rng)
-            observation, reward, terminated, truncated, _ = env.step(policy.to_env(action))
+            with torch.inference_mode():  # acting needs no gradient; [4] computes log pi again
+                action = policy(torch.from_numpy(state)).sample().numpy()
+            state, reward, terminated, truncated, info = env.step(action)
+            done = terminated or truncated
             states.append(state)
             actions.append(action)
             rewards.append(float(reward))
-            state, done = policy.vector(observation), terminated or truncated
-        if not done:  # the budget of steps ended inside this episode: it has no return yet
+        if not done:  # the budget ended inside this episode: it has no return
             break
 
-        s = torch.from_numpy(np.stack([*states, state]))  # (T, features), the last state as well
-        V = policy.V(s)  # (T,)
-        # v_t = r_{t+1} + gamma r_{t+2} + ..., summed from the last step backwards. Nothing follows a terminal state. A time limit
-        # (truncated) only stops our watching: what would have followed is V of the last state, if there is a V.
+        s, a = torch.from_numpy(np.stack(states)), torch.from_numpy(np.stack(actions))
+        values = V(s)  # (T,): V of the last state as well
+        # v_t = r_{t+1} + gamma v_{t+1}, from the last step backwards. Nothing follows a terminal
+        # state. A time limit (truncated) is not terminal: the rest is V of the last state, if any.
         v = np.zeros(len(rewards), np.float32)
-        following = 0.0 if terminated or baseline != "value" else V[-1].item()
+        following = values[-1].item() if baseline and not terminated else 0.0
         for t in reversed(range(len(rewards))):
             v[t] = following = rewards[t] + gamma * following
-        v = torch.from_numpy(v)
+        v = torch.from_numpy(v)  # (T-1,)
+        # detach: the policy follows the weight, V must not be moved to make the weight larger.
+        weight = v - values[:-1].detach() if baseline else v
 
-        w = v[0].expand_as(v) if weight == "trajectory" else v  # r(tau) is v_t of the first step
-        if baseline == "value":
-            w = w - V[:-1].detach()  # detached: theta of the policy follows from w, not w from theta
-        elif baseline == "mean":
-            w = w - w.mean()
-        if normalize:  # the mean square of the weights, mostly of the last ten episodes
-            spread = 0.9 * spread + 0.1 * w.square().mean().item() if returns else w.square().mean().item()
-            w = w / (spread**0.5 + 1e-8)
-
-        # All terms of the sum are taken at the same theta, the one that played the episode: one gradient step for all t.
         # [3] for t = 1 to T-1 do (vectorised over t)
-        log_pi = policy.pi(s[:-1]).log_prob(torch.from_numpy(np.stack(actions)))  # (T-1,)
+        log_pi = policy(s[:-1]).log_prob(a)  # (T-1,)
+        # Autograd gives the sum of the gradients of all terms. Minus: the optimiser descends, the
+        # box climbs. Without the log, likely actions would be pushed up just for being frequent.
         # [4] theta <- theta + alpha grad_theta log pi_theta(s_t, a_t) v_t (vectorised over t)
-        objective = (log_pi * w).mean() if mean else (log_pi * w).sum()
-        loss = -objective  # the optimiser descends, the box climbs: hence the minus
-        if baseline == "value":
-            loss = loss + ((v - V[:-1]) / policy.unit).square().mean()  # V is fitted to the returns; it shares no weight with pi
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a smaller alpha may help")
+        loss = -(log_pi * weight).sum()
+        if baseline:  # V learns to predict v_t; it shares no weight with the policy
+            loss = loss + (v - values[:-1]).square().mean()
+        if not loss.isfinite():
+            raise FloatingPointError(f"loss {loss.item()} at step {step}: try a smaller alpha")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-        if rescale:  # the largest return seen so far
-            policy.unit.clamp_(min=v.abs().max())
-        returns.append(sum(rewards))
-        if on_episode and on_episode(returns[-1], len(rewards), step):
+        returns.append(float(info["episode"]["r"]))
+        if on_episode(returns[-1], info["episode"]["l"], step):
             break
     # [5] return theta
     return policy, returns
 
 
+class Policy(nn.Module):
+    """pi(a|s; theta): a softmax over Discrete actions, a Gaussian over Box actions."""
+
+    def __init__(self, features: int, action_space: gym.Space, hidden: int):
+        super().__init__()
+        outputs = gym.spaces.flatdim(action_space)
+        self.layers = nn.Sequential(
+            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
+        )
+        self.log_std = None
+        if isinstance(action_space, gym.spaces.Box):  # one spread for all states
+            self.log_std = nn.Parameter(torch.zeros(outputs))  # log: the spread stays positive
+
+    def forward(self, states: torch.Tensor) -> Distribution:
+        """States (batch, features) -> distribution whose log_prob is (batch,)."""
+        outputs = self.layers(states)  # logits, or means
+        if self.log_std is None:
+            return Categorical(logits=outputs, validate_args=False)
+        return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)
+
+
+class Value(nn.Module):
+    """V(s), the baseline: states (batch, features) -> values (batch,)."""
+
+    def __init__(self, features: int, hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return 100 * self.layers(states).squeeze(-1)  # returns are often hundreds, outputs near 1
+
+
+def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
+    """Preprocessing at the door. States: float32 vectors. Box actions: bounds -1 and 1."""
+    env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
+    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    space = env.action_space
+    if isinstance(space, gym.spaces.Discrete):  # counted from 0, as the logits are
+        start, counted = int(space.start), gym.spaces.Discrete(space.n)
+        return gym.wrappers.TransformAction(env, lambda a: int(a) + start, counted)
+    box = gym.spaces.flatten_space(space)
+    # A Gaussian goes beyond any bound: the environment gets the nearest action in its space.
+    inside = lambda a: gym.spaces.unflatten(space, a.clip(box.low, box.high).astype(box.dtype))
+    env = gym.wrappers.TransformAction(env, inside, box)
+    low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
+    high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
+    return gym.wrappers.RescaleAction(env, low, high)
+
+
+# The slide and nothing else. The plain step is as large as the returns are, hence the small alpha.
+LITERAL = dict(alpha=3e-5, baseline=False, adam=False)
+
+
+def literally(train: Callable, slide: dict) -> Callable:
+    """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
+
+    @functools.wraps(train)
+    def either(env, *, literal: bool = False, **given):
+        return train(env, **(slide | given if literal else given))
+
+    return either
+
+
+train = literally(train, LITERAL)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command line: `python reinforce.py --help`. Returns the exit status."""
-    with runs.Run(train, argv, env="CartPole-v1") as run:
-        env = run.open_env()
-        if run.load:
-            policy = run.loaded(Policy(env.observation_space, env.action_space, run.hyperparameters["hidden"]))
-        else:
-            with run.training():
-                policy, _ = train(env, **run.hyperparameters, on_episode=run.on_episode)
-        learned_V = run.hyperparameters["baseline"] == "value" and not run.hyperparameters["literal"]
-        value = (lambda observation: policy.V(torch.from_numpy(policy.vector(observation))).item()) if learned_V else None
-        run.finish(policy, act=policy.greedy, value=value)
-    return run.status
+    from common import runs
+
+    return runs.main(
+        train,
+        argv,
+        env="CartPole-v1",
+        act=lambda policy, state: policy(state).mode,
+        value=None,
+    )
 
 
 if __name__ == "__main__":

@@ -85,7 +85,15 @@ class Episodes(BaseCallback):
         for info in self.locals["infos"]:
             if "episode" in info:
                 seconds = f"{time.perf_counter() - self.start:.3f}"
-                self.rows.append((len(self.rows) + 1, self.num_timesteps, seconds, info["episode"]["r"], info["episode"]["l"]))
+                self.rows.append(
+                    (
+                        len(self.rows) + 1,
+                        self.num_timesteps,
+                        seconds,
+                        info["episode"]["r"],
+                        info["episode"]["l"],
+                    )
+                )
         return True
 
 
@@ -99,12 +107,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if (args.algorithm, args.env) not in ZOO:
-        parser.error(f"no settings for {args.algorithm} on {args.env}; there are: {', '.join(map(' on '.join, ZOO))}")
+        parser.error(
+            f"no settings for {args.algorithm} on {args.env}; there are: {', '.join(map(' on '.join, ZOO))}"
+        )
     algorithm, n_envs, steps, settings = ZOO[args.algorithm, args.env]
     torch.set_num_threads(1)
     env = make_vec_env(args.env, n_envs=n_envs, seed=args.seed)
     episodes = Episodes()
-    algorithm("MlpPolicy", env, seed=args.seed, device="cpu", **settings).learn(args.steps or steps, callback=episodes)
+    algorithm("MlpPolicy", env, seed=args.seed, device="cpu", **settings).learn(
+        args.steps or steps, callback=episodes
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     with open(args.out / "returns.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -42,7 +42,9 @@ class Result:
         record = json.loads((folder / "benchmark.json").read_text())
         with open(folder / "returns.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        columns = (np.array([float(row[name]) for row in rows]) for name in ("step", "seconds", "return"))
+        columns = (
+            np.array([float(row[name]) for row in rows]) for name in ("step", "seconds", "return")
+        )
         return cls(record, folder, *columns)
 
     def __post_init__(self):
@@ -61,7 +63,11 @@ class Result:
     @property
     def at_end(self) -> float:
         """The mean return at which the run was solved, or else the last one: as if it had been stopped when solved."""
-        return self.final if self.solved_at is None or self.threshold is None else self.mean[self.solved_at]
+        return (
+            self.final
+            if self.solved_at is None or self.threshold is None
+            else self.mean[self.solved_at]
+        )
 
     @property
     def speed(self) -> float:
@@ -101,7 +107,11 @@ def number(x: float) -> str:
 def spread(values) -> str:
     """Median and range of numbers."""
     values = list(values)
-    return f"{number(np.median(values))} ({number(min(values))} to {number(max(values))})" if values else ""
+    return (
+        f"{number(np.median(values))} ({number(min(values))} to {number(max(values))})"
+        if values
+        else ""
+    )
 
 
 def row(results: list[Result], *first: str) -> str:
@@ -157,7 +167,13 @@ def flags(result: Result, leave_out: tuple[str, ...] = ("--no-stop-when-solved",
 
 def literal_name(flags: str) -> str:
     """What a line of a picture is called."""
-    return "default" if "--literal" not in flags else "--literal, smaller alpha" if "--alpha" in flags else "--literal"
+    return (
+        "default"
+        if "--literal" not in flags
+        else "--literal, smaller alpha"
+        if "--alpha" in flags
+        else "--literal"
+    )
 
 
 def curves(script: str, groups: dict[str, list[Result]]) -> bytes:
@@ -169,14 +185,22 @@ def curves(script: str, groups: dict[str, list[Result]]) -> bytes:
         runs[label] = [(r.steps, r.mean) for r in results if len(r.mean)]
     first = next(iter(groups.values()))[0]
     title = f"{script}.py on {first.record['env']}"
-    return plotting.compare(runs, title, first.threshold, f"mean of the last {first.window} returns")
+    return plotting.compare(
+        runs, title, first.threshold, f"mean of the last {first.window} returns"
+    )
 
 
 def main() -> int:
     """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=REPOSITORY / "benchmark" / "runs", help="what sweep.py wrote")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs", help="folder of results.md")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=REPOSITORY / "benchmark" / "runs", help="what sweep.py wrote"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=REPOSITORY / "docs", help="folder of results.md"
+    )
     args = parser.parse_args()
     by_group = defaultdict(lambda: defaultdict(list))  # group -> (script, env, flags) -> results
     for path in sorted(args.runs.glob("*/*/*/seed*/benchmark.json")):
@@ -184,7 +208,9 @@ def main() -> int:
         record = result.record
         by_group[record["group"]][record["script"], record["env"], flags(result)].append(result)
     if not by_group:
-        print(f"report.py: no runs in {args.runs}; make some with benchmark/sweep.py", file=sys.stderr)
+        print(
+            f"report.py: no runs in {args.runs}; make some with benchmark/sweep.py", file=sys.stderr
+        )
         return 2
     text = io.StringIO()
     write(text, by_group, args.out / "results")
@@ -205,7 +231,10 @@ def write(file, by_group, pictures: Path) -> None:
         return {(env, f): rs for (s, env, f), rs in sorted(by_group[group].items()) if s == script}
 
     records = [r.record for group in by_group.values() for rs in group.values() for r in rs]
-    every = {key: sorted({json.dumps(record[key]) for record in records}) for key in ("commit", "machine", "versions")}
+    every = {
+        key: sorted({json.dumps(record[key]) for record in records})
+        for key in ("commit", "machine", "versions")
+    }
     machine, versions = json.loads(every["machine"][0]), json.loads(every["versions"][0])
     say(
         "# Results",
@@ -219,7 +248,9 @@ def write(file, by_group, pictures: Path) -> None:
         "- " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     )
     if len(every["machine"]) > 1 or len(every["versions"]) > 1:
-        say("- Some runs were made on another machine or with other versions; their benchmark.json says which.")
+        say(
+            "- Some runs were made on another machine or with other versions; their benchmark.json says which."
+        )
     say(
         "",
         "**Solved** is: the mean return of 100 successive training episodes at or above 475 (CartPole-v1), -100 (Acrobot-v1) or 7",
@@ -244,7 +275,10 @@ def write(file, by_group, pictures: Path) -> None:
             say(row(rs, f"`python {script}.py{' ' + f if f else ''}`", env))
 
     say("", "### A3C: what a second worker brings", "")
-    one, two = ([r for (_, f), rs in results("a3c", "a3c").items() if f"--workers {n}" in f for r in rs] for n in (1, 2))
+    one, two = (
+        [r for (_, f), rs in results("a3c", "a3c").items() if f"--workers {n}" in f for r in rs]
+        for n in (1, 2)
+    )
     if one and two:
         speeds = [float(np.median([r.speed for r in rs])) for rs in (one, two)]
         say(
@@ -280,7 +314,15 @@ def write(file, by_group, pictures: Path) -> None:
             luck = chance(env)
             goal = luck + (rs[0].threshold - luck) / 2 if rs[0].threshold is not None else None
             far = sum(r.final >= goal for r in rs) if goal is not None else ""
-            say(row(rs, f"`python {script}.py {f}`", env, number(luck), f"{far} of {len(rs)}" if goal is not None else ""))
+            say(
+                row(
+                    rs,
+                    f"`python {script}.py {f}`",
+                    env,
+                    number(luck),
+                    f"{far} of {len(rs)}" if goal is not None else "",
+                )
+            )
     pictures.mkdir(parents=True, exist_ok=True)
     say(
         "",
@@ -307,7 +349,12 @@ def write(file, by_group, pictures: Path) -> None:
         for env in filter(None, (DEMO[script], SECOND.get(script))):
             plain = [*results("default", script).items(), *results("other", script).items()]
             lines = {
-                "": [r for (e, f), rs in plain for r in rs if e == env and f in ("", "--workers 2") and r.record["seed"] < 3]
+                "": [
+                    r
+                    for (e, f), rs in plain
+                    for r in rs
+                    if e == env and f in ("", "--workers 2") and r.record["seed"] < 3
+                ]
             }
             found = {f: rs for (e, f), rs in results("ablation", script).items() if e == env}
             for flag in departures(script):  # in the order of the docstring
@@ -317,7 +364,9 @@ def write(file, by_group, pictures: Path) -> None:
                     _, solved, steps, *_ = row(rs, "").split(" | ")
                     ends = [r.at_end for r in rs]
                     end = f"{np.mean(ends):.1f} ± {np.std(ends):.1f}"
-                    say(f"| `{f'{script}.py {name}'.strip()}` | {env} | {solved} | {steps} | {end} |")
+                    say(
+                        f"| `{f'{script}.py {name}'.strip()}` | {env} | {solved} | {steps} | {end} |"
+                    )
 
 
 if __name__ == "__main__":

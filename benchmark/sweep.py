@@ -29,8 +29,18 @@ import joblib
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo")
 DEMO = dict.fromkeys(SCRIPTS, "CartPole-v1") | {"qlearning_table": "Taxi-v3", "ddpg": "Pendulum-v1"}
-SECOND = {"dqn": "Acrobot-v1", "reinforce": "Acrobot-v1", "actor_critic": "Acrobot-v1", "ppo": "Pendulum-v1"}
-PEERS = {"sb3_ppo": "CartPole-v1", "sb3_a2c": "CartPole-v1", "sb3_dqn": "CartPole-v1", "sb3_ddpg": "Pendulum-v1"}
+SECOND = {
+    "dqn": "Acrobot-v1",
+    "reinforce": "Acrobot-v1",
+    "actor_critic": "Acrobot-v1",
+    "ppo": "Pendulum-v1",
+}
+PEERS = {
+    "sb3_ppo": "CartPole-v1",
+    "sb3_a2c": "CartPole-v1",
+    "sb3_dqn": "CartPole-v1",
+    "sb3_ddpg": "Pendulum-v1",
+}
 
 # A gradient step, or two, for every step of the environment is slow. These get about as many steps as the default takes to solve
 # the same environment, or fewer where there is no sign of learning in them; and not the whole budget.
@@ -79,8 +89,19 @@ class Run:
 
     def command(self, out: Path) -> list[str]:
         """The command line, for the repository's root."""
-        program = ["benchmark/peers.py", self.script] if self.script in PEERS else [f"{self.script}.py"]
-        return [*program, "--env", self.env, "--seed", str(self.seed), *self.flags, "--out", str(out)]
+        program = (
+            ["benchmark/peers.py", self.script] if self.script in PEERS else [f"{self.script}.py"]
+        )
+        return [
+            *program,
+            "--env",
+            self.env,
+            "--seed",
+            str(self.seed),
+            *self.flags,
+            "--out",
+            str(out),
+        ]
 
 
 def departures(script: str) -> list[str]:
@@ -100,7 +121,9 @@ def plan(seeds: list[int]) -> list[Run]:
         cores = 2 if script == "a3c" and "--workers 1" not in flags else 1
         if cores == 2 and "--workers 2" not in flags:
             flags = ("--workers 2", *flags)  # the default is as many as there are cores, up to four
-        runs.extend(Run(group, script, env, tuple(" ".join(flags).split()), seed, cores) for seed in some)
+        runs.extend(
+            Run(group, script, env, tuple(" ".join(flags).split()), seed, cores) for seed in some
+        )
 
     for script in SCRIPTS[1:]:
         add("default", script, DEMO[script])
@@ -111,9 +134,25 @@ def plan(seeds: list[int]) -> list[Run]:
     for script in SCRIPTS:
         add("literal", script, DEMO[script], "--literal", whole)
         if script in SMALLER_ALPHA:
-            add("literal", script, DEMO[script], "--literal", SMALLER_ALPHA[script], whole, some=seeds[:3])
+            add(
+                "literal",
+                script,
+                DEMO[script],
+                "--literal",
+                SMALLER_ALPHA[script],
+                whole,
+                some=seeds[:3],
+            )
     for workers in (1, 2):  # equally many steps, to compare the speed
-        add("a3c", "a3c", "CartPole-v1", f"--workers {workers}", "--steps 300000", whole, some=seeds[:3])
+        add(
+            "a3c",
+            "a3c",
+            "CartPole-v1",
+            f"--workers {workers}",
+            "--steps 300000",
+            whole,
+            some=seeds[:3],
+        )
     for script in SECOND:
         add("other", script, "Acrobot-v1", some=seeds[:3])
     add("other", "ppo", "Pendulum-v1", some=seeds[:3])
@@ -121,7 +160,11 @@ def plan(seeds: list[int]) -> list[Run]:
     for script in SCRIPTS[1:]:
         for flag in departures(script):
             add("ablation", script, DEMO[script], flag, some=seeds[:3])
-            if script in SECOND and flag not in ("--batch 1", "--train-every 1", "--no-adam"):  # slow, and clear already
+            if script in SECOND and flag not in (
+                "--batch 1",
+                "--train-every 1",
+                "--no-adam",
+            ):  # slow, and clear already
                 add("ablation", script, SECOND[script], flag, some=seeds[:3])
     return runs
 
@@ -140,9 +183,16 @@ def carry_out(run: Run, root: Path) -> str:
     # One thread a run: the networks are small, and what runs beside it has its own core.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     done = subprocess.run(
-        [sys.executable, *run.command(part)], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *run.command(part)],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if done.returncode not in (0, 1) or not (part / "returns.csv").exists():  # 1: it diverged, and that is a result
+    if (
+        done.returncode not in (0, 1) or not (part / "returns.csv").exists()
+    ):  # 1: it diverged, and that is a result
         shutil.rmtree(part, ignore_errors=True)
         return f"failed with status {done.returncode}: {name}: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
     record = dataclasses.asdict(run) | {
@@ -151,7 +201,11 @@ def carry_out(run: Run, root: Path) -> str:
         "output": done.stdout + done.stderr,
         "wall_seconds": round(time.time() - started, 1),
         "commit": _commit(),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+        },
         "versions": _versions(),
     }
     (part / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -166,7 +220,9 @@ def _commit() -> str:
         commit = subprocess.run(
             [*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
         return commit + (" with changes" if changed else "")
     return "unknown"
 
@@ -182,7 +238,9 @@ def _processor() -> str:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"python": platform.python_version()} | {p: version(p) for p in ("torch", "gymnasium", "numpy", "stable-baselines3")}
+    return {"python": platform.python_version()} | {
+        p: version(p) for p in ("torch", "gymnasium", "numpy", "stable-baselines3")
+    }
 
 
 def backend(name: str, address: str | None):
@@ -202,16 +260,46 @@ def backend(name: str, address: str | None):
 
 def main() -> int:
     """The command line. Returns the exit status: 1 if a run failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="GROUP", help="of: default peer literal a3c other ablation")
-    parser.add_argument("--scripts", nargs="+", choices=[*SCRIPTS, *PEERS], help="of the plan; with --env or --flags: these")
-    parser.add_argument("--env", nargs="+", help="instead of the plan: the scripts on these environments")
-    parser.add_argument("--flags", default="", help='instead of the plan: what the scripts are given, "--no-adam --steps 9999"')
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)), metavar="N", help="default: 0 to 9")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmark" / "runs", help="default: benchmark/runs")
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to use at once, on all machines together")
-    parser.add_argument("--backend", default="loky", help="of joblib: loky (this machine), dask, ray, or one you registered")
-    parser.add_argument("--address", help="of the dask or ray cluster; without it, one is started here")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="GROUP", help="of: default peer literal a3c other ablation"
+    )
+    parser.add_argument(
+        "--scripts",
+        nargs="+",
+        choices=[*SCRIPTS, *PEERS],
+        help="of the plan; with --env or --flags: these",
+    )
+    parser.add_argument(
+        "--env", nargs="+", help="instead of the plan: the scripts on these environments"
+    )
+    parser.add_argument(
+        "--flags",
+        default="",
+        help='instead of the plan: what the scripts are given, "--no-adam --steps 9999"',
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=list(range(10)), metavar="N", help="default: 0 to 9"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=REPOSITORY / "benchmark" / "runs",
+        help="default: benchmark/runs",
+    )
+    parser.add_argument(
+        "--cores", type=int, default=os.cpu_count(), help="to use at once, on all machines together"
+    )
+    parser.add_argument(
+        "--backend",
+        default="loky",
+        help="of joblib: loky (this machine), dask, ray, or one you registered",
+    )
+    parser.add_argument(
+        "--address", help="of the dask or ray cluster; without it, one is started here"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     args = parser.parse_args()
 
@@ -224,10 +312,17 @@ def main() -> int:
             for seed in args.seeds
         ]
     else:
-        runs = [r for r in plan(args.seeds) if r.script in (args.scripts or r.script) and r.group in (args.only or r.group)]
+        runs = [
+            r
+            for r in plan(args.seeds)
+            if r.script in (args.scripts or r.script) and r.group in (args.only or r.group)
+        ]
     root = args.out.resolve()
     missing = [run for run in runs if not (root / run.folder / "benchmark.json").exists()]
-    print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do", flush=True)
+    print(
+        f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do",
+        flush=True,
+    )
     if args.dry_run:
         for run in missing:
             print("python " + " ".join(run.command(run.folder)))
@@ -239,7 +334,9 @@ def main() -> int:
             tasks = [joblib.delayed(carry_out)(run, root) for run in missing if run.cores == cores]
             jobs = min(len(tasks), max(1, args.cores // cores))
             # As they end, where the backend can tell; ray hands over all results at the end.
-            lines = joblib.Parallel(jobs, batch_size=1, pre_dispatch=jobs, return_as=_results(args.backend))(tasks)
+            lines = joblib.Parallel(
+                jobs, batch_size=1, pre_dispatch=jobs, return_as=_results(args.backend)
+            )(tasks)
             for line in lines:
                 print(line, flush=True)
                 failed += line.startswith("failed")

@@ -1,3 +1,3 @@
-"""What the scripts share and no algorithm needs: environments, plots, and the run around a training (flags, files, summary)."""
+"""What the scripts share and no algorithm needs: environments, pictures, flags, files."""
 
-from common import envs  # noqa: F401  (registers Treasure-v0, GridWorld-v0 and Maze-v0 with Gymnasium)
+from common import envs  # noqa: F401  (registers Treasure-v0, GridWorld-v0 and Maze-v0)

@@ -1,355 +1,329 @@
-"""The lecture's environments, and `make(id)`, which opens any environment and explains in one line what is wrong.
+"""The lecture's environments, and `make(id)`, which opens any environment or says what is wrong.
 
-Importing this module registers `Treasure-v0`, `GridWorld-v0` and `Maze-v0` with Gymnasium; from elsewhere they are reached as
-`gymnasium.make("common.envs:Maze-v0")`. All three are finite MDPs and carry their transition table `P`.
+Importing this module registers `Treasure-v0`, `GridWorld-v0` and `Maze-v0` with Gymnasium;
+elsewhere `gymnasium.make("common.envs:Maze-v0")` opens them. All three are finite MDPs and carry
+their transition table `P`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import math
 import re
+import textwrap
 import warnings
-from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 WHITE, BLACK, GREY, LINE = (255, 255, 255), (20, 20, 20), (150, 150, 150), (200, 200, 200)
-RED, YELLOW, BLUE = (213, 60, 50), (240, 190, 30), (45, 110, 190)
-
-
-EnvMaker = Callable[[], gym.Env]
+RED, YELLOW = (213, 60, 50), (240, 190, 30)
 
 
 class BadInput(ValueError):
-    """What the user gave cannot work; the message is one line that names the value and says what to do."""
+    """The user gave something that cannot work; the message is one line that says what to do."""
 
     status = 2  # the exit status of the program
 
 
-# ---------------------------------------------------------------------------------------------------- the environments
+# ------------------------------------------------------------------------------- the environments
 
 
 class FiniteMDP(gym.Env):
-    """A grid of cells whose whole dynamics is the table `P`, so that exact values can be computed from it.
+    """A grid of cells. The table `P` holds its whole dynamics, so exact values can be computed.
 
     Observation: Discrete(rows * columns), the cell, counted row by row from the top left.
-    `P[s][a]` is a list of `(probability, next_state, reward, terminated)`, the format of Gymnasium's toy_text; here it has one
-    entry, since every move is certain. A move into the wall stays where it is; a terminal cell leads to itself with reward 0.
-    Rendering: "ansi" (a string), "rgb_array" (an image of uint8, shape (rows * 64, columns * 64, 3)), "human" (a window).
+    `P[s][a]` is a list of `(probability, next_state, reward, terminated)`, the format of
+    Gymnasium's toy_text; here it has one entry, since every move is certain. A move into the wall
+    stays where it is; a terminal cell leads to itself with reward 0.
+    Rendering: "ansi" (a string) and "rgb_array" (uint8, shape (rows * 64, columns * 64, 3)). From
+    these images Gymnasium makes "human" (a window).
 
     Args (of the subclasses' call):
         shape: rows and columns.
-        moves: the step (rows, columns) of each action.
         terminals: cell -> reward for entering it; entering ends the episode.
-        step_reward: reward of every other move.
-        starts: the cells an episode may start in, each as likely.
-        render_mode: None, "ansi", "rgb_array" or "human".
+        starts: the cells an episode may start in, all equally likely.
+        render_mode: None, "ansi" or "rgb_array".
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array", "human"], "render_fps": 8}
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}
     cell_pixels = 64
-    action_names: tuple[str, ...] = ()  # for Q-tables and policy pictures
+    moves: tuple[tuple[int, int], ...]  # the step (rows, columns) of each action
+    action_names: tuple[str, ...]
+    step_reward = 0.0  # of a move that ends in no terminal cell
+    ground = "."  # the letter of an ordinary cell
+    looks: dict[float, tuple] = {}  # reward of a terminal cell -> its letter, shape and colour
 
-    def __init__(self, shape, moves, terminals, step_reward, starts, render_mode=None):
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise BadInput(f"render_mode {render_mode!r}: use one of {', '.join(self.metadata['render_modes'])}")
-        self.shape, self.terminals, self.starts, self.render_mode = shape, terminals, starts, render_mode
-        self.moves = moves
-        rows, columns = shape
-        self.observation_space = Discrete(rows * columns)
-        self.action_space = Discrete(len(moves))
-        self.P: dict[int, dict[int, list[tuple[float, int, float, bool]]]] = {}
-        for s in range(rows * columns):
-            self.P[s] = {}
-            for a, (down, right) in enumerate(moves):
-                row = min(max(s // columns + down, 0), rows - 1)
-                column = min(max(s % columns + right, 0), columns - 1)
-                next_s = row * columns + column
-                if s in terminals:
-                    self.P[s][a] = [(1.0, s, 0.0, True)]
-                else:
-                    self.P[s][a] = [(1.0, next_s, float(terminals.get(next_s, step_reward)), next_s in terminals)]
-        self.s = starts[0]
-        self._window = None
+    def __init__(self, shape, terminals, starts, render_mode):
+        self.shape, self.terminals, self.starts, self.s = shape, terminals, starts, starts[0]
+        cells, actions = range(shape[0] * shape[1]), range(len(self.moves))
+        self.observation_space, self.action_space = Discrete(len(cells)), Discrete(len(actions))
+        self.P = {s: {a: [self._transition(s, a)] for a in actions} for s in cells}
+        self.render_mode = render_mode
+
+    def _transition(self, s: int, a: int) -> tuple[float, int, float, bool]:
+        if s in self.terminals:
+            return 1.0, s, 0.0, True
+        (rows, columns), (down, right) = self.shape, self.moves[a]
+        row = min(max(s // columns + down, 0), rows - 1)
+        column = min(max(s % columns + right, 0), columns - 1)
+        next_s = row * columns + column
+        reward = float(self.terminals.get(next_s, self.step_reward))
+        return 1.0, next_s, reward, next_s in self.terminals
 
     def reset(self, *, seed=None, options=None):
         """Start an episode. Returns (state, info)."""
         super().reset(seed=seed)
-        self.s = self.starts[0] if len(self.starts) == 1 else int(self.np_random.choice(self.starts))
-        if self.render_mode == "human":
-            self.render()
+        self.s = self.starts[self.np_random.integers(len(self.starts))]
         return self.s, {}
 
     def step(self, action):
-        """Move. Returns (next_state, reward, terminated, truncated, info); truncated is TimeLimit's to set."""
+        """Move. Returns (next_state, reward, terminated, truncated, info); TimeLimit truncates."""
         _, self.s, reward, terminated = self.P[self.s][int(action)][0]
-        if self.render_mode == "human":
-            self.render()
         return self.s, reward, terminated, False, {}
 
     def render(self):
-        """The present cell in the chosen render_mode: a string, an image, or a window that is brought up to date."""
+        """The present cell in the chosen render_mode: a string or an image."""
         if self.render_mode == "ansi":
             return self._text()
-        if self.render_mode == "rgb_array":
-            return self._image()
-        if self.render_mode == "human":
-            from common import plotting
+        return self._image() if self.render_mode == "rgb_array" else None
 
-            self._window = self._window or plotting.Window()
-            self._window.show(self._image(), self.metadata["render_fps"], type(self).__name__)
-        return None
-
-    def close(self):
-        """Close the window, if there is one."""
-        if self._window is not None:
-            self._window.close()
-
-    # What the subclasses paint: the letter, the shape and the colour of a cell.
-    def _letter(self, s: int) -> str:
-        return "." if s not in self.terminals else "#"
-
-    def _paint(self, s: int) -> tuple[str, tuple[int, int, int]]:
-        return ("square", GREY) if s in self.terminals else ("square", WHITE)
+    def look(self, s: int) -> tuple:
+        """Letter, shape ("square" or "circle") and colour of a cell."""
+        return self.looks.get(self.terminals.get(s), (self.ground, "square", WHITE))
 
     def _text(self) -> str:
-        columns = self.shape[1]
-        cells = ["o" if s == self.s else self._letter(s) for s in range(len(self.P))]
-        return "\n".join("".join(cells[i : i + columns]) for i in range(0, len(cells), columns))
+        cells = ["o" if s == self.s else self.look(s)[0] for s in self.P]
+        return "\n".join("".join(row) for row in np.reshape(cells, self.shape))
 
     def _image(self) -> np.ndarray:
-        size, (rows, columns) = self.cell_pixels, self.shape
-        image = np.full((rows * size, columns * size, 3), WHITE, np.uint8)
-        y, x = np.mgrid[:size, :size] - (size - 1) / 2  # pixel distances from the middle of a cell
-        masks = {"square": np.maximum(abs(x), abs(y)) < 0.42 * size, "circle": np.hypot(x, y) < 0.38 * size}
-        agent = np.maximum(abs(x), abs(y)) < 0.26 * size
-        for s in range(rows * columns):
-            cell = image[s // columns * size :, s % columns * size :][:size, :size]
+        n, columns = self.cell_pixels, self.shape[1]
+        image = np.full((self.shape[0] * n, columns * n, 3), WHITE, np.uint8)
+        y, x = np.mgrid[:n, :n] - (n - 1) / 2  # pixel distances from the middle of a cell
+        distance = np.maximum(abs(x), abs(y))
+        masks = {"square": distance < 0.42 * n, "circle": np.hypot(x, y) < 0.38 * n}
+        for s in self.P:
+            cell = image[s // columns * n :, s % columns * n :][:n, :n]
             cell[0], cell[:, 0] = LINE, LINE
-            form, colour = self._paint(s)
-            cell[masks[form]] = colour
+            _, shape, colour = self.look(s)
+            cell[masks[shape]] = colour
             if s == self.s:
-                cell[agent] = RED
+                cell[distance < 0.26 * n] = RED
         return image
 
 
 class Treasure(FiniteMDP):
-    """The lecture's one-dimensional world: from the left end to the treasure "T" in the rightmost cell; reward 1 there, else 0.
+    """The lecture's one-dimensional world: from the left end to the treasure "T" at the right end.
+
+    The treasure gives reward 1, every other move 0.
 
     Args:
         size: number of cells, at least 2; the lecture has 6.
         render_mode: as FiniteMDP.
     """
 
-    action_names = ("left", "right")
+    moves, action_names = ((0, -1), (0, 1)), ("left", "right")
+    ground, looks = "-", {1.0: ("T", "circle", YELLOW)}
 
     def __init__(self, size: int = 6, render_mode: str | None = None):
         if size < 2:
             raise BadInput(f"size {size}: Treasure needs at least 2 cells")
-        super().__init__((1, size), [(0, -1), (0, 1)], {size - 1: 1.0}, 0.0, [0], render_mode)
-
-    def _letter(self, s):
-        return "T" if s in self.terminals else "-"
-
-    def _paint(self, s):
-        return ("circle", YELLOW) if s in self.terminals else ("square", WHITE)
+        super().__init__((1, size), {size - 1: 1.0}, [0], render_mode)
 
 
 class GridWorld(FiniteMDP):
-    """The lecture's "A Simple MDP" (Sutton & Barto, Example 4.1): 4x4 cells, -1 a move, two grey corners end the episode.
+    """The lecture's "A Simple MDP" (Sutton & Barto, Example 4.1): 4x4 cells, -1 for each move.
 
-    An episode starts in any other cell, each as likely.
+    Two grey corners end the episode. It starts in any other cell, all equally likely.
 
     Args:
         render_mode: as FiniteMDP.
     """
 
-    action_names = ("right", "left", "up", "down")
+    moves, action_names = ((0, 1), (0, -1), (-1, 0), (1, 0)), ("right", "left", "up", "down")
+    step_reward = -1.0
+    looks = {-1.0: ("#", "square", GREY)}
 
     def __init__(self, render_mode: str | None = None):
-        moves = [(0, 1), (0, -1), (-1, 0), (1, 0)]
-        super().__init__((4, 4), moves, {0: -1.0, 15: -1.0}, -1.0, list(range(1, 15)), render_mode)
+        super().__init__((4, 4), {0: -1.0, 15: -1.0}, list(range(1, 15)), render_mode)
 
 
 class Maze(FiniteMDP):
-    """The lecture's maze: a red explorer, black hells (reward -1, end), a yellow paradise (reward +1, end), white ground (0).
+    """The lecture's maze: a red explorer, black hells (-1, end), a yellow paradise (+1, end).
 
-    Paradise lies one step in from the bottom right corner, with hells above and to the left of it: the explorer, starting in the
-    top left corner, must come round from the right or from below. On the lecture's 4x4 grid that takes 6 moves.
+    White ground gives 0. Paradise lies one step in from the bottom right corner, with hells above
+    and to the left of it: the explorer starts in the top left corner and enters paradise from the
+    right or from below. On the lecture's 4x4 grid that takes 6 moves.
 
     Args:
         size: rows and columns, at least 4.
         render_mode: as FiniteMDP.
     """
 
-    action_names = ("up", "down", "left", "right")
-    metadata = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 8}
+    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}  # the lecture's window
+    moves, action_names = ((-1, 0), (1, 0), (0, -1), (0, 1)), ("up", "down", "left", "right")
+    looks = {-1.0: ("X", "square", BLACK), 1.0: ("P", "circle", YELLOW)}
 
     def __init__(self, size: int = 4, render_mode: str | None = None):
         if size < 4:
             raise BadInput(f"size {size}: Maze needs at least 4, or the hells close off paradise")
         paradise = (size - 2) * size + size - 2
-        terminals = {paradise - size: -1.0, paradise - 1: -1.0, paradise: 1.0}
-        super().__init__((size, size), [(-1, 0), (1, 0), (0, -1), (0, 1)], terminals, 0.0, [0], render_mode)
-
-    def _letter(self, s):
-        return {None: ".", -1.0: "X", 1.0: "P"}[self.terminals.get(s)]
-
-    def _paint(self, s):
-        return {None: ("square", WHITE), -1.0: ("square", BLACK), 1.0: ("circle", YELLOW)}[self.terminals.get(s)]
+        ends = {paradise - size: -1.0, paradise - 1: -1.0, paradise: 1.0}
+        super().__init__((size, size), ends, [0], render_mode)
 
 
-# The time limit is only there so that a policy that walks in circles is noticed; a learning agent arrives long before it.
+# The time limit ends a policy that walks in circles; a learning agent arrives long before it.
 gym.register("Treasure-v0", entry_point="common.envs:Treasure", max_episode_steps=1000)
 gym.register("GridWorld-v0", entry_point="common.envs:GridWorld", max_episode_steps=200)
 gym.register("Maze-v0", entry_point="common.envs:Maze", max_episode_steps=200)
 
-# Gymnasium 1.3 renamed Taxi-v3, which course notes name, to Taxi-v4; they differ only in options that are off by default.
+# Course notes name Taxi-v3. Gymnasium 1.3 renamed it to Taxi-v4, which differs only in options.
 if "Taxi-v3" not in gym.registry:
-    gym.register("Taxi-v3", "gymnasium.envs.toy_text.taxi:TaxiEnv", reward_threshold=8, max_episode_steps=200)
+    entry_point = "gymnasium.envs.toy_text.taxi:TaxiEnv"
+    gym.register("Taxi-v3", entry_point, reward_threshold=8, max_episode_steps=200)
 
 
-# ------------------------------------------------------------------------------------------------- opening any of them
-
-EXTRAS = {  # part of an entry point -> what to install
-    "box2d": 'pip install "gymnasium[box2d]"',
-    "mujoco": 'pip install "gymnasium[mujoco]"',
-    "ale": 'pip install "gymnasium[atari]"',
-    "toy_text": 'pip install "gymnasium[toy-text]"',
-    "classic_control": 'pip install "gymnasium[classic-control]"',
-    "phys2d": 'pip install "gymnasium[jax]"',
-    "tabular": 'pip install "gymnasium[jax]"',
-}
+# ---------------------------------------------------------------------------- opening any of them
 
 
-class StopRequest(gym.Wrapper):
-    """Ends the running episode as truncated once `StopRequest.asked` is set (Ctrl-C), so that training can end in good order."""
+class Guard(gym.Wrapper):
+    """Ends the running episode after Ctrl-C, and refuses rewards that are not finite.
 
-    asked = False
+    Args:
+        env: the environment.
+        stop: None, or a shared value (multiprocessing.RawValue). Once it is not 0, the running
+            episode ends as truncated, so that training ends in good order, in any process.
+
+    Raises (in step):
+        FloatingPointError: a reward is NaN or infinite: the environment's fault, not the learner's.
+    """
+
+    def __init__(self, env: gym.Env, stop=None):
+        super().__init__(env)
+        self.stop, self.steps = stop, 0
 
     def step(self, action):
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, reward, terminated, truncated or StopRequest.asked, info
+        self.steps += 1
+        if not math.isfinite(reward):
+            what = f"{name_of(self.env)} gave the reward {float(reward)} at step {self.steps}"
+            raise FloatingPointError(f"{what}: this environment is at fault, not the step size")
+        truncated = truncated or bool(self.stop and self.stop.value)
+        return observation, reward, terminated, truncated, info
 
 
-def zero_based(env: gym.Env) -> gym.Env:
-    """The same environment with Discrete states and actions counted from 0, as table rows and network outputs are."""
-    space = env.action_space
-    if isinstance(space, Discrete) and space.start != 0:
-        env = gym.wrappers.TransformAction(env, lambda a, start=space.start: a + start, Discrete(space.n))
-    space = env.observation_space
-    if isinstance(space, Discrete) and space.start != 0:
-        env = gym.wrappers.TransformObservation(env, lambda s, start=space.start: s - start, Discrete(space.n))
-    return env
+def name_of(env: gym.Env) -> str:
+    """The environment's id, or its class where it has none."""
+    return env.spec.id if env.spec else type(env.unwrapped).__name__
 
 
-def make_zero_based(make_env: EnvMaker) -> gym.Env:
-    """zero_based() for a function that makes an environment; at the top level, so that it can be sent to another process."""
-    return zero_based(make_env())
-
-
-def make(env_id: str, *, render_mode: str | None = None, **kwargs) -> gym.Env:
+def make(env_id: str, *, stop=None, **options) -> gym.Env:
     """Open a Gymnasium environment, or one of ours, by its id.
 
     Args:
         env_id: "CartPole-v1", "Maze-v0", "module:Name-v0", ...
-        render_mode: as gymnasium.make.
-        kwargs: the environment's own options, for instance size=8.
+        stop: as Guard.
+        options: of gymnasium.make, for instance render_mode="human", and of the environment itself,
+            for instance size=8.
 
     Returns:
-        The environment, its Discrete spaces counted from 0, ended by Ctrl-C (see StopRequest).
+        The environment, wrapped in Guard.
 
     Raises:
-        BadInput: the id is unknown, its package is not installed, or it refuses an option; the message says what to do.
+        BadInput: the id is unknown, its package is not installed, or it refuses an option; the
+            message says what to do.
     """
     name = env_id.split(":")[-1]
+    if name.startswith("ALE/"):
+        with contextlib.suppress(ImportError):
+            import ale_py
+
+            gym.register_envs(ale_py)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*out of date.*")  # an older version was asked for
-            # The passive checker looks at every single step; check_env in the tests is the place for that.
-            options = kwargs if render_mode is None else kwargs | {"render_mode": render_mode}
-            env = gym.make(env_id, disable_env_checker=True, **options)
-    except gym.error.DependencyNotInstalled as error:
-        raise BadInput(f"{env_id} needs a package that is not installed: {_pip_line(name, error)}") from error
-    except ModuleNotFoundError as error:
-        if ":" in env_id:
-            message = f"no module {error.name!r} for {env_id}: check the part before the colon, or install that package"
-        else:
-            message = f"{env_id} needs the package {error.name!r}: {_pip_line(name, error)}"
-        raise BadInput(message) from error
-    except (gym.error.Error, TypeError, AssertionError) as error:
-        if name not in gym.registry and name.startswith("ALE/"):
-            raise BadInput(f"{env_id} needs a package that is not installed: {EXTRAS['ale']}") from error
-        if name not in gym.registry:
-            raise BadInput(f"no environment {env_id!r}; {_closest(name)}") from error
-        if render_mode is not None and "render" in str(error):
-            raise BadInput(f"{env_id} cannot be rendered as {render_mode!r}: {_first_line(error)}") from error
-        raise BadInput(f"{env_id} does not open with {kwargs or 'these options'}: {_first_line(error)}") from error
-    return StopRequest(zero_based(env))
+            # The user asked for an older version, or for a window that Gymnasium makes itself.
+            warnings.filterwarnings("ignore", ".*(out of date|HumanRendering).*")
+            # The passive checker looks at every single step; the tests call check_env instead.
+            return Guard(gym.make(env_id, disable_env_checker=True, **options), stop)
+    except Exception as error:  # whatever an environment does with its options
+        why = first_line(error)
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            why = f"there is no module {error.name!r}: pip install {error.name}, or check the id"
+        elif name.startswith("ALE/") and "Namespace ALE not found" in why:
+            why = 'pip install "gymnasium[atari]"'
+        elif isinstance(error, gym.error.UnregisteredEnv) or not name:
+            near = difflib.get_close_matches(name, gym.registry) or ["CartPole-v1", "Maze-v0"]
+            why = f"there is none of this name; try {', '.join(near)}"
+        raise BadInput(f"environment {env_id!r} does not open: {why}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def solved_at(env_id: str) -> tuple[float | None, int]:
+    """The mean return that counts as solved (None: there is none), and over how many episodes."""
+    spec = gym.registry.get(env_id.split(":")[-1])
+    return (-200.0, 20) if env_id == "Pendulum-v1" else (spec and spec.reward_threshold, 100)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _pip_line(name: str, error: BaseException) -> str:
-    spec = gym.registry.get(name)
-    for part, line in EXTRAS.items():
-        if spec is not None and part in str(spec.entry_point):
-            return line
-    return _first_line(error)
+# -------------------------------------------------------------------------------- do spaces fit?
 
-
-def _closest(name: str) -> str:
-    near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
-    near = near or [i for i in gym.registry if i.lower().startswith(re.split(r"[-_\d]", name.lower())[0] or "?")][:3]
-    return f"closest: {', '.join(near)}" if near else "for example CartPole-v1, Pendulum-v1 or Maze-v0"
-
-
-# ------------------------------------------------------------------------------------------------------ do spaces fit?
-
-# Which script takes which spaces; "vector" is anything that flattens into a vector of fixed length (Discrete: one-hot).
+# The observations and actions that each script takes, and what the lecture says about others.
+# "fixed-size": all that flattens into a vector of fixed length.
 SCRIPTS = {
-    "qlearning_table.py": ("Discrete", {"Discrete"}),
-    "dqn.py": ("vector", {"Discrete"}),
-    "reinforce.py": ("vector", {"Discrete", "Box"}),
-    "actor_critic.py": ("vector", {"Discrete"}),
-    "ddpg.py": ("vector", {"Box"}),
-    "a3c.py": ("vector", {"Discrete", "Box"}),
-    "ppo.py": ("vector", {"Discrete", "Box"}),
+    "qlearning_table": ("Discrete", ("Discrete",), ""),
+    "dqn": ("fixed-size", ("Discrete",), "max over continuous actions is not possible, part 3"),
+    "reinforce": ("fixed-size", ("Box", "Discrete"), ""),
+    "actor_critic": ("fixed-size", ("Discrete",), "how to take max on continuous actions?, part 5"),
+    "ddpg": ("fixed-size", ("Box",), ""),
+    "a3c": ("fixed-size", ("Box", "Discrete"), ""),
+    "ppo": ("fixed-size", ("Box", "Discrete"), ""),
 }
 
 
-def check_spaces(env: gym.Env, observations: str, actions: set[str], hint: str = "") -> None:
-    """Refuse an environment whose spaces do not fit.
-
-    Args:
-        env: the environment.
-        observations: "Discrete", or "vector" for all that flattens.
-        actions: names of the action spaces that fit, of "Discrete" and "Box".
-        hint: what the lecture says about an action space that does not fit.
+def check_spaces(env: gym.Env, script: str) -> None:
+    """Refuse an environment whose spaces do not fit a script of this project.
 
     Raises:
-        BadInput: naming the space and the scripts of this project that take it.
+        BadInput: naming the space and the scripts that take it.
     """
-    observation_kind = "Discrete" if isinstance(env.observation_space, Discrete) else "vector"
-    if not env.observation_space.is_np_flattenable:
-        observation_kind = "variable"
-    action_kind = type(env.action_space).__name__
-    if isinstance(env.action_space, Box) and not np.issubdtype(env.action_space.dtype, np.floating):
-        action_kind = "integer Box"
-    name = env.spec.id if env.spec else type(env.unwrapped).__name__
-    for what, space, fits in (
-        ("observations", env.observation_space, observation_kind in {observations, "Discrete"}),
-        ("actions", env.action_space, action_kind in actions),
-    ):
-        if fits:
-            continue
-        others = [s for s, (o, a) in SCRIPTS.items() if observation_kind in {o, "Discrete"} and action_kind in a]
-        wanted = " or ".join(sorted(actions)) if what == "actions" else "Discrete" if observations == "Discrete" else "fixed-size"
-        use = f"use {' or '.join(others)}" if others else "no script of this project takes them"
-        short = re.sub(r"\s+", " ", str(space))
-        short = short if len(short) <= 60 else short[:57] + "..."
-        raise BadInput(f"{name}: its {what} are {short}, {wanted} ones fit here; {use}{hint if what == 'actions' else ''}")
+    states, actions = env.observation_space, env.action_space
+    observed = "fixed-size" if states.is_np_flattenable else "variable"
+    observed = "Discrete" if isinstance(states, Discrete) else observed
+    acts = type(actions).__name__
+    if isinstance(actions, Box) and not np.issubdtype(actions.dtype, np.floating):
+        acts = "integer Box"
+    fit = {s: (observed in (o, "Discrete"), acts in a) for s, (o, a, _) in SCRIPTS.items()}
+    if all(fit.get(script, ())):
+        return
+    wanted, wanted_actions, hint = SCRIPTS[script]
+    what, space = "observations", states
+    if fit[script][0]:
+        what, space, wanted = "actions", actions, " or ".join(wanted_actions)
+    use = " or ".join(f"{s}.py" for s in fit if all(fit[s])) or "no script of this project"
+    use += f' (the lecture: "{hint}")' * bool(hint and what == "actions")
+    short = textwrap.shorten(str(space), 60, placeholder=" ...")
+    raise BadInput(f"{name_of(env)}: {script} takes {wanted} {what}, not {short}; use {use}")
+
+
+def check_memory(prepared: gym.Env, memory: int) -> None:
+    """Refuse a replay memory that does not fit into this machine.
+
+    Args:
+        prepared: the environment as the script prepares it, with float32 observations.
+        memory: the capacity in transitions, each with two states.
+
+    Raises:
+        BadInput: naming its size and the flag.
+    """
+    needed = memory * 2 * 4 * math.prod(prepared.observation_space.shape)
+    with contextlib.suppress(OSError), open("/proc/meminfo") as file:  # there is one on Linux only
+        free = int(re.search(r"MemAvailable:\s+(\d+) kB", file.read())[1]) * 1024
+        if needed > free:
+            sizes = f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free"
+            fits = int(memory * free / needed / 2)
+            raise BadInput(f"--memory {memory} {sizes}; try --memory {fits} or smaller images")

@@ -25,7 +25,15 @@ from pygments.token import STANDARD_TYPES
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo")  # in the lecture's order
+SCRIPTS = (
+    "qlearning_table",
+    "dqn",
+    "reinforce",
+    "actor_critic",
+    "ddpg",
+    "a3c",
+    "ppo",
+)  # in the lecture's order
 TAG = re.compile(r"\[(\d+|[a-z])\] +(\S.*)")
 
 
@@ -60,7 +68,10 @@ def read_docstring(text: str) -> Page:
         lines = paragraph.splitlines()
         joined = " ".join(line.strip() for line in lines)
         if joined.startswith("Pseudocode"):
-            part, page.source = "pseudocode", joined.removeprefix("Pseudocode").strip().removeprefix("(").removesuffix(")")
+            part, page.source = (
+                "pseudocode",
+                joined.removeprefix("Pseudocode").strip().removeprefix("(").removesuffix(")"),
+            )
         elif joined.startswith("Beyond the slide"):
             part = "departures"
         elif joined in ("Try", "References"):
@@ -70,7 +81,9 @@ def read_docstring(text: str) -> Page:
         elif part == "pseudocode":
             for line in lines:
                 if match := TAG.fullmatch(line.strip()):
-                    page.pseudocode.append((match[1], (line.index(match[2], line.index("]")) - 8) // 4, match[2]))
+                    page.pseudocode.append(
+                        (match[1], (line.index(match[2], line.index("]")) - 8) // 4, match[2])
+                    )
                 else:
                     tag, level, before = page.pseudocode[-1]
                     page.pseudocode[-1] = tag, level, before + "\n" + line.strip()
@@ -108,17 +121,23 @@ def blocks(source: str) -> list[Block]:
     rows = source.splitlines()
     found = []
     for i, row in enumerate(rows):
-        match = TAG.fullmatch(row.strip().removeprefix("# ")) if row.strip().startswith("# [") else None
+        match = (
+            TAG.fullmatch(row.strip().removeprefix("# ")) if row.strip().startswith("# [") else None
+        )
         if not match:
             continue
         column = len(row) - len(row.lstrip())
         first, end = i, i + 1
-        while rows[first - 1].startswith(" " * column + "# ") and not TAG.match(rows[first - 1].strip()[2:]):
+        while rows[first - 1].startswith(" " * column + "# ") and not TAG.match(
+            rows[first - 1].strip()[2:]
+        ):
             first -= 1  # the comment above belongs to it
         while re.match(r"\s*#  +\S", rows[end]):
             end += 1  # a long line goes on in the next
         last = end
-        while last + 1 < len(rows) and (not rows[last + 1].strip() or rows[last + 1].startswith(" " * column)):
+        while last + 1 < len(rows) and (
+            not rows[last + 1].strip() or rows[last + 1].startswith(" " * column)
+        ):
             last += 1
         found.append(Block(match[1], first + 1, last + 1, range(i + 1, end + 1)))
     for block, following in zip(found, found[1:], strict=False):
@@ -171,7 +190,11 @@ def chunks(source: str, tree: ast.Module) -> list[Chunk]:
                 imported[(alias.asname or alias.name).split(".")[0]] = node.lineno
         elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             bound[node.name] = len(found)
-            found.append(Chunk(("class " if isinstance(node, ast.ClassDef) else "") + node.name, first, first))
+            found.append(
+                Chunk(
+                    ("class " if isinstance(node, ast.ClassDef) else "") + node.name, first, first
+                )
+            )
         else:
             found.append(Chunk("start", first, first))
         found[-1].last = node.end_lineno
@@ -181,8 +204,12 @@ def chunks(source: str, tree: ast.Module) -> list[Chunk]:
         if not isinstance(node, (ast.Import, ast.ImportFrom)):
             chunk = next(c for c in found if c.first <= node.lineno <= c.last)
             names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            chunk.needs |= {bound[name] for name in names if name in bound and found[bound[name]] is not chunk}
-            chunk.imports |= {imported[name] for name in names if name in imported} | {imported["annotations"]}
+            chunk.needs |= {
+                bound[name] for name in names if name in bound and found[bound[name]] is not chunk
+            }
+            chunk.imports |= {imported[name] for name in names if name in imported} | {
+                imported["annotations"]
+            }
     for _ in found:  # what is needed by what is needed
         for chunk in found:
             for i in list(chunk.needs):
@@ -204,7 +231,9 @@ def highlighted(source: str) -> list[str]:
                 lines.append("")
             if piece:
                 escaped = html.escape(piece, quote=False)
-                lines[-1] += f'<span class="{name}">{escaped}</span>' if name and piece.strip() else escaped
+                lines[-1] += (
+                    f'<span class="{name}">{escaped}</span>' if name and piece.strip() else escaped
+                )
     return lines
 
 
@@ -214,14 +243,18 @@ def code_html(name: str, source: str, page: Page) -> str:
     flags = {keyword(flag): flag for flag, _ in page.departures}
     departures = departure_lines(ast.parse(source), set(flags))
     for missing in set(flags) - {n for names in departures.values() for n in names}:
-        raise BuildError(f"{name}.py: {flags[missing]} is listed under Beyond the slide, but no line uses {missing!r}")
+        raise BuildError(
+            f"{name}.py: {flags[missing]} is listed under Beyond the slide, but no line uses {missing!r}"
+        )
     starts = {block.first: block for block in blocks(source)}
     ends = {block.last for block in starts.values()}
     tagged = {i: block.tag for block in starts.values() for i in block.comment}
     lines, out = highlighted(source), []
     pieces = chunks(source, tree)
     for i, chunk in enumerate(pieces):
-        label = {"docstring": "the docstring, which stands on the left", "start": "start"}.get(chunk.name, chunk.name)
+        label = {"docstring": "the docstring, which stands on the left", "start": "start"}.get(
+            chunk.name, chunk.name
+        )
         head = f"<h3>{html.escape(label)}</h3>"
         if chunk.name not in ("docstring", "start"):
             needs = " ".join(str(j) for j in sorted(chunk.needs))
@@ -236,11 +269,17 @@ def code_html(name: str, source: str, page: Page) -> str:
                 tag = starts[number].tag
                 inner.append(f'<div class="block" id="code-{tag}" data-line="{tag}">')
             names = sorted(departures.get(number, ()))
-            marks = "".join(f'<a class="flag" href="#{n}" data-flag="{n}">{html.escape(flags[n])}</a>' for n in names)
+            marks = "".join(
+                f'<a class="flag" href="#{n}" data-flag="{n}">{html.escape(flags[n])}</a>'
+                for n in names
+            )
             text = lines[number - 1]
             if number in tagged:
                 words = text.lstrip()
-                text = text.removesuffix(words) + f'<a class="tag" href="#{tagged[number]}">{words}</a>'
+                text = (
+                    text.removesuffix(words)
+                    + f'<a class="tag" href="#{tagged[number]}">{words}</a>'
+                )
             if text:  # a long line is folded behind its indentation
                 row = source.splitlines()[number - 1]
                 text = f'<code style="--indent:{len(row) - len(row.lstrip())}">{text}</code>'
@@ -255,7 +294,9 @@ def code_html(name: str, source: str, page: Page) -> str:
                 inner.append("</div>")
         body = f'<div class="lines">{"".join(inner)}</div>'
         if chunk.name == "docstring":
-            out.append(f'<details class="chunk" id="chunk-{i}"><summary>{head}</summary>{body}</details>')
+            out.append(
+                f'<details class="chunk" id="chunk-{i}"><summary>{head}</summary>{body}</details>'
+            )
         else:
             out.append(
                 f'<section class="chunk" id="chunk-{i}" aria-label="{html.escape(label)}"><header>{head}</header>{body}</section>'
@@ -267,7 +308,11 @@ def slide_html(name: str, page: Page) -> str:
     """The left side: the slide."""
     out = [f"<h1>{inline(page.title)}</h1>", f'<p class="place">{inline(page.place)}</p>']
     out += [f"<p>{inline(text)}</p>" for text in page.idea]
-    out += ["<h2>Pseudocode</h2>", f'<p class="source">{inline(page.source)}</p>', '<ol class="pseudocode">']
+    out += [
+        "<h2>Pseudocode</h2>",
+        f'<p class="source">{inline(page.source)}</p>',
+        '<ol class="pseudocode">',
+    ]
     for tag, level, text in page.pseudocode:
         typeset = "<br>".join(inline(line) for line in text.splitlines())
         out.append(
@@ -282,7 +327,9 @@ def slide_html(name: str, page: Page) -> str:
     ]
     for flag, text in page.departures:
         key = keyword(flag)
-        out.append(f'<li id="{key}" data-flag="{key}"><a class="flag" href="#{key}">{html.escape(flag)}</a> {inline(text)}</li>')
+        out.append(
+            f'<li id="{key}" data-flag="{key}"><a class="flag" href="#{key}">{html.escape(flag)}</a> {inline(text)}</li>'
+        )
     out += ["</ul>", "<h2>Try</h2>", '<ul class="try">']
     out += [
         f'<li><code>{html.escape(c)}</code> <button class="copy" aria-label="copy the command">copy</button></li>'
@@ -317,7 +364,9 @@ def check(name: str, source: str, page: Page) -> None:
     lines, tags = [tag for tag, _, _ in page.pseudocode], [block.tag for block in blocks(source)]
     for tag in lines:
         if tags.count(tag) != 1:
-            raise BuildError(f"{name}.py: [{tag}] of the docstring stands {tags.count(tag)} times in the code")
+            raise BuildError(
+                f"{name}.py: [{tag}] of the docstring stands {tags.count(tag)} times in the code"
+            )
     for tag in tags:
         if tag not in lines:
             raise BuildError(f"{name}.py: [{tag}] stands in the code, but not in the docstring")
@@ -330,7 +379,11 @@ def script_page(name: str, source: str) -> str:
     i = SCRIPTS.index(name)
     links = ['<a href="index.html">all scripts</a>']
     links += [f'<a rel="prev" href="{SCRIPTS[i - 1]}.html">← {SCRIPTS[i - 1]}.py</a>'] if i else []
-    links += [f'<a rel="next" href="{SCRIPTS[i + 1]}.html">{SCRIPTS[i + 1]}.py →</a>'] if i + 1 < len(SCRIPTS) else []
+    links += (
+        [f'<a rel="next" href="{SCRIPTS[i + 1]}.html">{SCRIPTS[i + 1]}.py →</a>']
+        if i + 1 < len(SCRIPTS)
+        else []
+    )
     body = (
         f'<nav aria-label="scripts">{" ".join(links)}</nav>\n<main>\n'
         f'<section class="slide" aria-label="the slide" tabindex="0">\n{slide_html(name, page)}\n</section>\n'
@@ -345,7 +398,11 @@ def script_page(name: str, source: str) -> str:
 def index_page(sources: dict[str, str]) -> str:
     """The list of all scripts, in the lecture's order; its heading and first words are the README's."""
     readme = (ROOT / "README.md").read_text().split("\n\n")
-    out = [f"<main><h1>{html.escape(readme[0].removeprefix('# '))}</h1>", f"<p>{inline(' '.join(readme[1].split()))}</p>", "<ol>"]
+    out = [
+        f"<main><h1>{html.escape(readme[0].removeprefix('# '))}</h1>",
+        f"<p>{inline(' '.join(readme[1].split()))}</p>",
+        "<ol>",
+    ]
     for name, source in sources.items():
         page = read_docstring(ast.get_docstring(ast.parse(source)))
         idea = page.idea[0].removeprefix("The idea: ")
@@ -359,13 +416,21 @@ def index_page(sources: dict[str, str]) -> str:
 def build() -> dict[str, str]:
     """All pages: file name -> content."""
     sources = {name: (ROOT / f"{name}.py").read_text() for name in SCRIPTS}
-    return {"index.html": index_page(sources)} | {f"{name}.html": script_page(name, source) for name, source in sources.items()}
+    return {"index.html": index_page(sources)} | {
+        f"{name}.html": script_page(name, source) for name, source in sources.items()
+    }
 
 
 def main() -> int:
     """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=textwrap.dedent(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a page is not up to date")
+    parser = argparse.ArgumentParser(
+        description=textwrap.dedent(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit status 1 if a page is not up to date",
+    )
     args = parser.parse_args()
     folder = DOCS / "html"
     try:
@@ -374,8 +439,16 @@ def main() -> int:
         print(f"build.py: {error}", file=sys.stderr)
         return 1
     if args.check:
-        stale = [name for name, page in pages.items() if not (folder / name).exists() or (folder / name).read_text() != page]
-        print(f"not up to date: {', '.join(stale)}; run python docs/build.py" if stale else "all pages are up to date")
+        stale = [
+            name
+            for name, page in pages.items()
+            if not (folder / name).exists() or (folder / name).read_text() != page
+        ]
+        print(
+            f"not up to date: {', '.join(stale)}; run python docs/build.py"
+            if stale
+            else "all pages are up to date"
+        )
         return 1 if stale else 0
     folder.mkdir(exist_ok=True)
     for name, page in pages.items():

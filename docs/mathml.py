@@ -20,12 +20,37 @@ GREEK = dict(
 )
 FUNCTIONS = {"max", "min", "log", "argmax", "KL", "clip"}
 PRODUCTS = {"NT"}  # of single letters
-OPERATORS = {"<-": "←", "==": "=", "<=": "≤", ">=": "≥", "<<": "≪", "~": "∼", "*": "·", "-": "−", "+-": "±"}
+OPERATORS = {
+    "<-": "←",
+    "==": "=",
+    "<=": "≤",
+    ">=": "≥",
+    "<<": "≪",
+    "~": "∼",
+    "*": "·",
+    "-": "−",
+    "+-": "±",
+}
 BREAK = "\0"  # where a long formula may go on in the next line
 PLAIN = set("+=<>/|")
 OPEN, CLOSE = "([{", ")]}"
 # After a single "a" these words show that it is an action and not an article.
-AFTER_A_SYMBOL = {"in", "from", "for", "under", "and", "at", "of", "is", "by", "to", "with", "makes", "alone", "do"}
+AFTER_A_SYMBOL = {
+    "in",
+    "from",
+    "for",
+    "under",
+    "and",
+    "at",
+    "of",
+    "is",
+    "by",
+    "to",
+    "with",
+    "makes",
+    "alone",
+    "do",
+}
 
 TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<code>`[^`]+`|--[a-z][\w-]*)|(?P<tag>(?<![\w}])\[(?:\d{1,2}|[a-z])\])"
@@ -40,7 +65,9 @@ def tokens(text: str) -> list[tuple[str, str]]:
     for match in TOKEN.finditer(text):
         kind, characters = match.lastgroup, match[0]
         first = characters.split("-")[0]
-        if kind == "word" and (first in GREEK or len(first) == 1) and "-" in characters:  # epsilon-greedy, n-step
+        if (
+            kind == "word" and (first in GREEK or len(first) == 1) and "-" in characters
+        ):  # epsilon-greedy, n-step
             found += [("name", first), ("word", characters[len(first) :])]
         else:
             found.append((kind, characters))
@@ -79,9 +106,13 @@ class Typesetter:
             return self.at(offset + 1)[1] == "_" and self.at(offset + 2)[1] == "{"
         if characters in "aA" and self.at(offset + 1)[0] == "space":
             kind, following = self.at(offset + 2)
-            if self.at(offset + 3)[0] == "word":  # a Q-table: an article before a symbol and the rest of its word
+            if (
+                self.at(offset + 3)[0] == "word"
+            ):  # a Q-table: an article before a symbol and the rest of its word
                 return False
-            if (kind == "word" or (kind == "name" and not self.is_symbol(offset + 2))) and following not in AFTER_A_SYMBOL:
+            if (
+                kind == "word" or (kind == "name" and not self.is_symbol(offset + 2))
+            ) and following not in AFTER_A_SYMBOL:
                 return False
         return True
 
@@ -120,7 +151,12 @@ class Typesetter:
             elif mark == "'":
                 self.i += 1
                 base = f"<msup>{base}<mo>′</mo></msup>"
-            elif mark in ("*", "+") and not nested and characters in ("Q", "pi", "S") and kind in ("space", "end", "mark"):
+            elif (
+                mark in ("*", "+")
+                and not nested
+                and characters in ("Q", "pi", "S")
+                and kind in ("space", "end", "mark")
+            ):
                 self.i += 1
                 base = f"<msup>{base}<mo>{'∗' if mark == '*' else '+'}</mo></msup>"
             elif mark in ("_", "^") and (kind in ("name", "number") or following == "{"):
@@ -130,7 +166,11 @@ class Typesetter:
             else:
                 break
         if characters in FUNCTIONS and not nested:
-            base = '<mspace width="0.17em"/>' + base + ("" if self.at()[1] in ("(", "[") else '<mspace width="0.17em"/>')
+            base = (
+                '<mspace width="0.17em"/>'
+                + base
+                + ("" if self.at()[1] in ("(", "[") else '<mspace width="0.17em"/>')
+            )
         return base
 
     def group_is_formula(self, offset: int) -> bool:
@@ -141,12 +181,18 @@ class Typesetter:
             if kind in ("end", "code"):
                 return False
             depth += (characters in OPEN) - (characters in CLOSE)
-            if kind == "word" or (kind == "name" and not self.is_symbol(offset) and self.at(offset - 1)[1] not in ("_", "^")):
+            if kind == "word" or (
+                kind == "name"
+                and not self.is_symbol(offset)
+                and self.at(offset - 1)[1] not in ("_", "^")
+            ):
                 words += 1
             symbols += kind in ("name", "number") or characters == "."
             offset += 1
             if depth == 0:
-                return symbols > 0 and (words == 0 or (words == 1 and symbols == 2))  # Q(terminal, .)
+                return symbols > 0 and (
+                    words == 0 or (words == 1 and symbols == 2)
+                )  # Q(terminal, .)
 
     def row(self, until: str) -> str:
         """Everything up to the closing bracket."""
@@ -208,8 +254,13 @@ class Typesetter:
             )
             if kind == "mark" and characters in OPEN and self.group_is_formula(0):
                 parts.append(self.group())
-            elif (next_kind == "mark" and (following in OPERATORS or following in PLAIN) and starts) or (
-                following == "in" and offset and (operand_text in OPEN or self.at(operand)[1] in ("S", "A")) and starts
+            elif (
+                next_kind == "mark" and (following in OPERATORS or following in PLAIN) and starts
+            ) or (
+                following == "in"
+                and offset
+                and (operand_text in OPEN or self.at(operand)[1] in ("S", "A"))
+                and starts
             ):
                 self.i += offset
                 parts.append(self.operator() if following != "in" else "<mo>∈</mo>")
@@ -219,21 +270,32 @@ class Typesetter:
             elif kind == "space" and self.is_symbol(offset):
                 self.i += 1
                 parts.append(self.atom())
-            elif kind == "space" and following in ("[", "{") and self.group_is_formula(offset):  # alpha [R + gamma ...]
+            elif (
+                kind == "space" and following in ("[", "{") and self.group_is_formula(offset)
+            ):  # alpha [R + gamma ...]
                 self.i += 1
                 parts.append(self.group())
             else:
                 whole = "".join(parts)
                 # Browsers do not fold a formula; a long one is several, one behind the other.
                 long = len(re.sub("<[^>]*>", "", whole)) > 32
-                return "<math>" + whole.replace(BREAK, "</math><wbr><math>" if long else "") + "</math>"
+                return (
+                    "<math>"
+                    + whole.replace(BREAK, "</math><wbr><math>" if long else "")
+                    + "</math>"
+                )
 
     def html(self) -> str:
         """The whole line."""
         parts = []
         while self.at()[0] != "end":
             kind, characters = self.at()
-            bracket = kind == "mark" and characters in "([{" and self.is_symbol(1) and self.at(-1)[0] in ("space", "end")
+            bracket = (
+                kind == "mark"
+                and characters in "([{"
+                and self.is_symbol(1)
+                and self.at(-1)[0] in ("space", "end")
+            )
             fraction = kind == "number" and self.at(1)[1] == "/" and self.is_symbol(2)
             if self.is_symbol() or fraction or (bracket and self.group_is_formula(0)):
                 parts.append(self.formula())

@@ -14,7 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FILES = ["gradients", "episode_ends", "randomness", "against_exact_values", "faults", "learning"]  # the fast ones first
+FILES = [
+    "gradients",
+    "episode_ends",
+    "randomness",
+    "against_exact_values",
+    "faults",
+    "learning",
+]  # the fast ones first
 
 NO_ZERO_GRAD = ("optimizer.zero_grad()", "pass  # gradients pile up")
 BUGS = {
@@ -176,21 +183,39 @@ def caught(script: str, old: str, new: str) -> str:
     """Which test fails on a copy with the bug; "" if none does."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "copy")
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "docs", "__pycache__"))
+        shutil.copytree(
+            ROOT,
+            copy,
+            ignore=shutil.ignore_patterns(".git", ".venv", "runs", "docs", "__pycache__"),
+        )
         source = (copy / f"{script}.py").read_text()
         if source.count(old) < 1:
             raise SystemExit(f"{script}.py no longer holds {old!r}: mend the bug's entry")
         (copy / f"{script}.py").write_text(source.replace(old, new, 1))
         names = "qlearning" if script == "qlearning_table" else script
         files = [f"tests/test_{file}.py" for file in FILES]
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", names, *files]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            names,
+            *files,
+        ]
         try:
             result = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
         except subprocess.TimeoutExpired:
             return "(never ends)"
         if result.returncode == 0:
             return ""
-        return next((line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "(did not run)")
+        return next(
+            (line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))),
+            "(did not run)",
+        )
 
 
 def main(scripts: list[str]) -> int:
@@ -201,7 +226,9 @@ def main(scripts: list[str]) -> int:
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda bug: caught(bug[0], bug[2], bug[3]), bugs))
     for (script, name, *_), result in zip(bugs, results, strict=True):
-        print(f"{'caught' if result else 'MISSED':7} {script:16} {name:40} {result.split(' - ')[0].replace('FAILED tests/', '')}")
+        print(
+            f"{'caught' if result else 'MISSED':7} {script:16} {name:40} {result.split(' - ')[0].replace('FAILED tests/', '')}"
+        )
     for script in scripts or BUGS:
         of = [bool(result) for bug, result in zip(bugs, results, strict=True) if bug[0] == script]
         print(f"{script}: {sum(of)} of {len(of)}")

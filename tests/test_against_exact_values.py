@@ -13,7 +13,15 @@ def optimal_values(P: dict, gamma: float) -> np.ndarray:
     Q = np.zeros((len(P), len(P[0])))
     while True:
         V = Q.max(axis=1)
-        better = np.array([[sum(p * (r + gamma * V[s2] * (not end)) for p, s2, r, end in P[s][a]) for a in P[s]] for s in P])
+        better = np.array(
+            [
+                [
+                    sum(p * (r + gamma * V[s2] * (not end)) for p, s2, r, end in P[s][a])
+                    for a in P[s]
+                ]
+                for s in P
+            ]
+        )
         if np.abs(better - Q).max() < 1e-12:
             return better
         Q = better

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("joblib", reason="no joblib: see benchmark/requirements.txt")
-pytest.importorskip("stable_baselines3", reason="no stable-baselines3: see benchmark/requirements.txt")
+pytest.importorskip(
+    "stable_baselines3", reason="no stable-baselines3: see benchmark/requirements.txt"
+)
 ROOT = Path(__file__).parent.parent
 
 
@@ -18,24 +20,44 @@ def program(name: str, *arguments) -> subprocess.CompletedProcess:
 
 
 def test_a_sweep_goes_on_where_it_was_and_is_reported(tmp_path):
-    sweep = ["--scripts", "qlearning_table", "--only", "default", "--seeds", "0", "1", "--out", tmp_path / "runs", "--cores", "2"]
+    sweep = [
+        "--scripts",
+        "qlearning_table",
+        "--only",
+        "default",
+        "--seeds",
+        "0",
+        "1",
+        "--out",
+        tmp_path / "runs",
+        "--cores",
+        "2",
+    ]
     assert "8 runs, 0 of them done, 8 to do" in program("sweep.py", *sweep, "--dry-run").stdout
     done = program("sweep.py", *sweep)
     assert done.returncode == 0 and "8 to do" in done.stdout, done.stderr
     lost = next(tmp_path.glob("runs/qlearning_table/Maze-v0/*/seed1"))
     record = json.loads((lost / "benchmark.json").read_text())
-    assert record["command"].startswith("python qlearning_table.py --env Maze-v0 --seed 1") and record["versions"]["torch"]
+    assert (
+        record["command"].startswith("python qlearning_table.py --env Maze-v0 --seed 1")
+        and record["versions"]["torch"]
+    )
     (lost / "benchmark.json").unlink()  # as if it had been cut short
     assert "8 runs, 7 of them done, 1 to do" in program("sweep.py", *sweep).stdout
     assert (lost / "benchmark.json").exists()
     report = program("report.py", "--runs", tmp_path / "runs", "--out", tmp_path / "docs")
     assert report.returncode == 0, report.stderr
-    assert "| `python qlearning_table.py` | Maze-v0 | 2 of 2 |" in (tmp_path / "docs/results.md").read_text()
+    assert (
+        "| `python qlearning_table.py` | Maze-v0 | 2 of 2 |"
+        in (tmp_path / "docs/results.md").read_text()
+    )
 
 
 def test_a_run_that_fails_is_not_kept(tmp_path):
     flags = "--flags=--gamma 7"
-    done = program("sweep.py", "--scripts", "dqn", flags, "--seeds", "0", "--out", tmp_path / "runs")
+    done = program(
+        "sweep.py", "--scripts", "dqn", flags, "--seeds", "0", "--out", tmp_path / "runs"
+    )
     assert done.returncode == 1 and "--gamma 7.0: it has to lie in [0, 1]" in done.stdout
     assert not list(tmp_path.glob("runs/**/benchmark.json"))
 

@@ -1,27 +1,32 @@
-"""The command line of every script: help, a tiny run, saving and loading, each bad input of the contract, Ctrl-C."""
+"""The command line of every script: help, a tiny run, saving and loading, bad input, Ctrl-C."""
 
 import contextlib
 import csv
+import functools
 import importlib
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from PIL import Image
 
 from common import runs
 
 ROOT = Path(__file__).parent.parent
-# script -> a run that takes a second or two, an environment that does not fit, and the script to name for it
+# script -> a run that takes a second or two; an environment that does not fit, and the script that
+# the message has to name for it.
 TINY = {
     "qlearning_table": ["--env", "Treasure-v0", "--episodes", "30"],
-    "dqn": ["--env", "CartPole-v1", "--steps", "600", "--warmup", "100"],
+    "dqn": ["--env", "CartPole-v1", "--steps", "600"],
     "reinforce": ["--env", "CartPole-v1", "--steps", "600"],
     "actor_critic": ["--env", "CartPole-v1", "--steps", "600"],
     "ddpg": ["--env", "Pendulum-v1", "--steps", "450", "--warmup", "400"],
@@ -47,7 +52,39 @@ class Nine(gym.Env):
     observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.MultiBinary(9)
 
 
+class Endless(gym.Env):
+    """An episode that never ends. A reward of 1, or NaN from a step on."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, observations, actions, nan_after=None, render_mode=None):
+        self.observation_space, self.action_space = observations, actions
+        self.nan_after, self.render_mode, self.t = nan_after, render_mode, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample() * 0, {}
+
+    def step(self, action):
+        self.t += 1
+        reward = float("nan") if self.nan_after and self.t > self.nan_after else 1.0
+        return self.observation_space.sample() * 0, reward, False, False, {}
+
+    def render(self):
+        return np.full((16, 16, 3), self.t % 256, np.uint8)
+
+
+TWO, LINE = gym.spaces.Discrete(2), gym.spaces.Box(-1, 1, (1,))
+SPACES = {"qlearning_table": (TWO, TWO), "ddpg": (LINE, LINE)}
 gym.register("Nine-v0", Nine)
+for _script in SCRIPTS:
+    _spaces = SPACES.get(_script, (LINE, TWO))
+    gym.register(f"Endless-{_script}-v0", functools.partial(Endless, *_spaces))
+    gym.register(
+        f"NaN-{_script}-v0",
+        functools.partial(Endless, *_spaces, nan_after=500),
+        max_episode_steps=20,
+    )
 
 
 def run(script: str, *arguments) -> int:
@@ -58,18 +95,107 @@ def run(script: str, *arguments) -> int:
         return end.code or 0
 
 
+def keywords(script: str) -> dict:
+    """The hyperparameters of a script: name -> default."""
+    parameters = inspect.signature(importlib.import_module(script).train).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and not p.name.startswith("on_")
+    }
+
+
+def help_page(script: str, capsys, *flags) -> str:
+    """The page of --help, without its frame and its line breaks."""
+    assert run(script, "--help", *flags) == 0
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_names_every_flag(script, capsys):
-    assert run(script, "--help") == 0
-    page = capsys.readouterr().out
-    words = " ".join(page.replace("│", " ").split())  # without the frame and the line breaks
-    for flag in ("--env ", "--stop-when-solved", "--no-save", "--out ", "--load ", "--render", "--record "):
-        assert flag in words
-    for name, keyword in inspect.signature(importlib.import_module(script).train).parameters.items():
-        if keyword.kind is keyword.KEYWORD_ONLY and not name.startswith("on_"):  # a hyperparameter: its flag and its default
-            assert f"--{name.replace('_', '-')}" in words
-            assert f"(default: {keyword.default})" in words
-    assert "discount of the return" in words  # gamma's meaning, from the docstring of train()
+    page = help_page(script, capsys)
+    for flag in "--env --stop-when-solved --no-save --out --load --render --record".split():
+        assert f"{flag} " in page.replace(",", " ")
+    assert "runs/<script>/<env>/seed<N>" in page  # the comment goes on in the next line
+    source = Path(ROOT, f"{script}.py").read_text()
+    for name, default in keywords(script).items():
+        assert f"--{name.replace('_', '-')}" in page
+        assert f"(default: {default})" in page
+        # Its meaning is the comment behind it in the signature of train().
+        (comment,) = re.findall(rf"^    {name}: [^#]*,  # (.*)$", source, re.M)[:1]
+        assert f"{' '.join(comment.split())} (default" in page
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_number_has_an_interval(script):
+    known = {name for _, names in runs.INTERVALS.values() for name in names.split()}
+    for name, default in keywords(script).items():
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            assert known & {name, f"{script}.{name}"}, f"{name} is missing in runs.INTERVALS"
+
+
+# ---------------------------------------------------------------------------------------- --literal
+
+
+def used(folder) -> dict:
+    """The hyperparameters in a saved run.json."""
+    return json.loads(Path(folder, "run.json").read_text())["hyperparameters"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_literal_shows_the_literal_values(script, capsys):
+    page = help_page(script, capsys, "--literal")
+    for name, value in importlib.import_module(script).LITERAL.items():
+        flag = name.replace("_", "-")
+        (default,) = re.findall(rf" --{flag}[ ,].*?\(default: ([^)]*)\)", page)
+        assert default == str(value)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_the_user_gives_wins_over_literal(script, capsys):
+    module = importlib.import_module(script)
+    before, literal = keywords(script), module.LITERAL
+    budget = [*TINY[script], "--out", "out"]
+    assert run(script, *budget, "--literal") == 0
+    given = {a[2:].replace("-", "_") for a in TINY[script] if a.startswith("--")}
+    expected = {name: literal.get(name, before[name]) for name in before} | {"literal": True}
+    recorded = used("out")
+    assert {k: v for k, v in recorded.items() if k not in given} == {
+        k: list(v) if isinstance(v, tuple) else v for k, v in expected.items() if k not in given
+    }
+    for name in literal:
+        default, flag = before[name], name.replace("_", "-")
+        text = [f"--{flag}", str(default)]
+        if isinstance(default, bool):
+            text = [f"--{flag}" if default else f"--no-{flag}"]
+        _, hyperparameters = runs.parse(module.train, ["--literal", *text], "Maze-v0", script)
+        assert hyperparameters == expected | {name: default}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_literal_is_what_each_flag_turns_off(script, capsys):
+    """--literal, and the same values given one by one, learn the same, bit for bit."""
+    flags = []
+    for name, value in importlib.import_module(script).LITERAL.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags += [f"--{flag}" if value else f"--no-{flag}"]
+        else:
+            flags += [f"--{flag}", str(value)]
+    assert run(script, "--literal", *TINY[script], "--out", "one") == 0
+    assert run(script, *flags, *TINY[script], "--out", "two") == 0
+    assert returns("one") == returns("two")
+    assert used("one") | {"literal": False} == used("two")
+
+
+# ------------------------------------------------------------------------------- saving and loading
+
+
+def returns(folder) -> list[tuple]:
+    """The rows of returns.csv, without the seconds."""
+    with open(Path(folder, "returns.csv")) as file:
+        rows = list(csv.DictReader(file))
+    return [(row["episode"], row["step"], row["return"], row["length"]) for row in rows]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -77,7 +203,8 @@ def test_a_tiny_run_saves_what_it_says(script, capsys):
     assert run(script, *TINY[script], "--seed", "3", "--out", "here/there") == 0
     summary = capsys.readouterr().out
     weights = WEIGHTS.get(script, "weights.pt")
-    assert sorted(p.name for p in Path("here/there").iterdir()) == sorted(["returns.csv", "returns.png", "run.json", weights])
+    files = sorted(["returns.csv", "returns.png", "run.json", weights])
+    assert sorted(p.name for p in Path("here/there").iterdir()) == files
     for name in ("returns.csv", "returns.png", weights):
         assert str(Path("here/there", name)) in summary
     assert "steps/s" in summary and "20 episodes: mean return" in summary
@@ -98,14 +225,9 @@ def test_default_folder_and_no_save(script, capsys):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_same_seed_same_file(script, capsys):
-    def returns(seed):
-        assert run(script, *TINY[script], "--seed", seed, "--out", "out") == 0
-        with open("out/returns.csv") as file:
-            return [(row["episode"], row["step"], row["return"], row["length"]) for row in csv.DictReader(file)]
-
-    first = returns(5)
-    assert first and first == returns(5)
-    assert first != returns(6)
+    for seed, folder in ((5, "one"), (5, "two"), (6, "three")):
+        assert run(script, *TINY[script], "--seed", seed, "--out", folder) == 0
+    assert returns("one") and returns("one") == returns("two") != returns("three")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -118,7 +240,7 @@ def test_load_evaluates_what_was_saved(script, capsys):
     files = {p: p.read_bytes() for p in Path("out").iterdir()}
     assert run(script, "--load", "out") == 0  # --env is known from the folder
     assert greedy(capsys.readouterr().out) == before
-    assert files == {p: p.read_bytes() for p in Path("out").iterdir()}  # nothing trained, nothing written
+    assert files == {p: p.read_bytes() for p in Path("out").iterdir()}  # it wrote nothing
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -142,7 +264,7 @@ def refused(capsys, script, *arguments) -> str:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_unknown_environment(script, capsys):
     assert "CartPole-v1" in refused(capsys, script, "--env", "CartPol-v1")
-    assert "for example" in refused(capsys, script, "--env", "")
+    assert "try CartPole-v1" in refused(capsys, script, "--env", "")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -152,22 +274,58 @@ def test_spaces_that_do_not_fit(script, capsys):
 
 
 BAD_NUMBERS = {
-    "all": [("--steps", "0"), ("--steps", "-5"), ("--gamma", "1.5"), ("--gamma", "-0.1"), ("--gamma", "nan"), ("--seed", "-1")],
-    "qlearning_table": [("--episodes", "0"), ("--epsilon", "2"), ("--alpha", "0"), ("--alpha", "1.1"), ("--alpha-decay", "-1")],
-    "dqn": [("--episodes", "0"), ("--epsilon", "2"), ("--alpha", "0"), ("--batch", "0"), ("--batch", "200000"), ("--tau", "0"),
-            ("--hidden", "0"), ("--train-every", "0"), ("--memory", "-1"), ("--n-steps", "0")],
-    "reinforce": [("--episodes", "0"), ("--alpha", "-1"), ("--hidden", "0")],
-    "actor_critic": [("--episodes", "0"), ("--alpha", "-1"), ("--beta", "0"), ("--batch", "0"), ("--entropy", "-1")],
-    "ddpg": [("--episodes", "0"), ("--tau", "0"), ("--batch", "200000"), ("--sigma", "-1"), ("--alpha-critic", "0")],
-    "a3c": [("--workers", "0"), ("--t-max", "0"), ("--alpha", "0"), ("--entropy", "-1")],
-    "ppo": [("--n-envs", "0"), ("--horizon", "0"), ("--epochs", "0"), ("--gae-lambda", "2"), ("--beta", "-1"), ("--clip", "0")],
-}  # fmt: skip
+    "seed": ["-1", "2147483648", "99999999999999999999999"],
+    "steps": ["0", "-5"],
+    "episodes": ["0"],
+    "gamma": ["1.5", "-0.1", "nan"],
+    "alpha": ["0", "-1", "inf", "nan"],
+    "alpha_actor": ["0"],
+    "alpha_critic": ["0"],
+    "beta": ["-1", "nan"],
+    "epsilon": ["2"],
+    "epsilon_decay": ["-1"],
+    "memory": ["0"],
+    "batch": ["0", "100000000"],
+    "warmup": ["-1"],
+    "train_every": ["0"],
+    "n_steps": ["0"],
+    "tau": ["0", "1.1"],
+    "sigma": ["-1"],
+    "noise_decay": ["-1"],
+    "entropy": ["-1"],
+    "t_max": ["0"],
+    "workers": ["0"],
+    "n_envs": ["0"],
+    "horizon": ["0"],
+    "epochs": ["0"],
+    "gae_lambda": ["2"],
+    "d_targ": ["0"],
+    "clip": ["0"],
+    "hidden": ["0"],
+}
+BAD = [
+    (script, name, value)
+    for script in SCRIPTS
+    for name, default in keywords(script).items()
+    for value in BAD_NUMBERS.get(name, [])
+    if not isinstance(default, bool)
+    and ((name, value) != ("batch", "100000000") or "memory" in keywords(script))
+]
+BAD += [("qlearning_table", "alpha", "1.1"), ("actor_critic", "beta", "0")]
 
 
-@pytest.mark.parametrize(("script", "flag", "value"), [(s, *bad) for s in SCRIPTS for bad in BAD_NUMBERS["all"] + BAD_NUMBERS[s]])
-def test_impossible_numbers(script, flag, value, capsys):
-    line = refused(capsys, script, flag, value)
-    assert flag in line and value.lstrip("-").rstrip("0") in line or "memory" in line
+@pytest.mark.parametrize(("script", "name", "value"), BAD)
+def test_impossible_numbers(script, name, value, capsys):
+    flag = f"--{name.replace('_', '-')}"
+    assert f"{flag} {value}" in refused(capsys, script, flag, value)
+
+
+@pytest.mark.parametrize("script", ["dqn", "ddpg"])
+def test_a_memory_that_does_not_fit(script, capsys):
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("the system does not say how much memory is free")
+    line = refused(capsys, script, "--memory", 10**13)
+    assert "--memory" in line and "GB" in line
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -231,31 +389,43 @@ def processes_that_name(word: str) -> list[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_ctrl_c_ends_the_training_not_the_program(script, capsys, monkeypatch):
-    on_episode, before = runs.Run.on_episode, signal.getsignal(signal.SIGINT)
+    on_episode, before = runs.Progress.on_episode, signal.getsignal(signal.SIGINT)
 
-    def press_after_two(run, *episode):
-        if len(run._rows) == 2:
+    def press_after_two(progress, *episode):
+        if len(progress.rows) == 2 and not progress.stop.value:
             signal.raise_signal(signal.SIGINT)
-        return on_episode(run, *episode)
+        return on_episode(progress, *episode)
 
-    monkeypatch.setattr(runs.Run, "on_episode", press_after_two)
-    assert run(script, *TINY[script][:2], "--steps", "100000000", "--no-stop-when-solved", "--out", "out") == 130
+    monkeypatch.setattr(runs.Progress, "on_episode", press_after_two)
+    budget = ["--steps", "100000000", "--no-stop-when-solved"]
+    assert run(script, *TINY[script][:2], *budget, "--out", "out") == 130
     page = capsys.readouterr().out
+    assert "interrupted after 2 episodes" in page
     assert "interrupted after" in page and "greedy policy" in page
-    assert Path("out", WEIGHTS.get(script, "weights.pt")).exists() and Path("out/returns.csv").exists()
+    assert Path("out", WEIGHTS.get(script, "weights.pt")).exists()
+    assert Path("out/returns.csv").exists()
     assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
-@pytest.mark.parametrize("script", ["dqn", "a3c"])
-def test_ctrl_c_from_a_terminal(script, tmp_path):
-    budget = ["--steps", "100000000", "--no-stop-when-solved"]
-    more = ["--workers", "2"] if script == "a3c" else []
+@pytest.mark.parametrize("script, method", [("dqn", "fork"), ("a3c", "fork"), ("a3c", "spawn")])
+def test_ctrl_c_from_a_terminal(script, method, tmp_path):
+    """A terminal sends SIGINT to the program and to all the processes that it has started."""
     out = tmp_path / f"out-{script}"
-    command = [sys.executable, "-u", ROOT / f"{script}.py", *TINY[script][:2], *budget, *more, "--out", out]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert "steps/s" in process.stdout.readline()  # the first line of progress: it trains
-    process.send_signal(signal.SIGINT)
+    arguments = [*TINY[script][:2], "--steps", "100000000", "--no-stop-when-solved"]
+    arguments += ["--workers", "2"] if script == "a3c" else []
+    code = (
+        f"import multiprocessing, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"multiprocessing.set_start_method({method!r})\n"
+        f"import {script}; sys.exit({script}.main({[*arguments, '--out', str(out)]}))\n"
+    )
+    command = [sys.executable, "-u", "-c", code]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    line = process.stdout.readline()
+    assert "steps/s" in line, process.stderr.read()  # the first line of progress: it trains
+    time.sleep(1)  # the other worker, too
+    os.killpg(process.pid, signal.SIGINT)
     page, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted after" in page and "greedy policy" in page
@@ -279,3 +449,38 @@ def test_a_full_disk_loses_nothing(capsys, monkeypatch):
     assert run("dqn", *TINY["dqn"], "--out", "out", "--seed", "1") == 1
     assert "No space left on device" in capsys.readouterr().err
     assert before == {p: p.read_bytes() for p in Path("out").iterdir()}
+
+
+# ---------------------------------------------------------- environments that are not as usual
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_episodes_that_do_not_end(script, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "STEPS", 300)
+    arguments = ["--env", f"Endless-{script}-v0", "--steps", "200", "--record", "clip.gif"]
+    arguments += ["--workers", "1"] if script == "a3c" else []
+    assert run(script, *arguments, "--out", "out") == 0
+    page = capsys.readouterr().out
+    assert re.search(r"trained for 0 episodes, [1-9]\d* steps", page)
+    assert "an episode did not end: return 300.00 after 300 steps" in page
+    assert "mean return" not in page
+    assert Image.open("clip.gif").n_frames <= runs.WATCHED_STEPS + 100
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_reward_that_is_nan_is_the_environments_fault(script, capsys):
+    arguments = ["--env", f"NaN-{script}-v0", "--steps", "20000", "--out", "out"]
+    arguments += ["--workers", "1"] if script == "a3c" else []
+    assert run(script, *arguments) == 1
+    errors = capsys.readouterr().err.strip()
+    assert f"NaN-{script}-v0 gave the reward nan at step " in errors
+    assert "alpha" not in errors and len(errors.splitlines()) == 1
+    assert Path("out/returns.csv").exists() and not Path("out", "weights.pt").exists()
+
+
+def test_the_table_is_printed(capsys):
+    assert run("qlearning_table", *TINY["qlearning_table"], "--no-save") == 0
+    table = capsys.readouterr().out.split("Q-table")[1].splitlines()
+    assert table[0].split() == ["left", "right"] and len(table) == 7
+    assert run("qlearning_table", "--env", "Taxi-v3", "--steps", "300", "--no-save") == 0
+    assert "... and 484 more states" in capsys.readouterr().out

@@ -1,6 +1,10 @@
-"""The lecture's three environments: they are what Gymnasium expects, what the lecture shows, and what their table P says."""
+"""The lecture's environments: what Gymnasium expects, the lecture shows and their table P says.
+
+And make(), which opens any environment or says what to do, and Guard.
+"""
 
 import functools
+import multiprocessing
 import subprocess
 import sys
 import warnings
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+import a3c
 import actor_critic
 import dqn
 import ppo
@@ -76,7 +81,12 @@ def moves_to_the_best_end(env: gym.Env, start: int) -> int:
 
 @pytest.mark.parametrize(
     ("env_id", "options", "moves"),
-    [("Treasure-v0", {}, 5), ("Treasure-v0", {"size": 12}, 11), ("Maze-v0", {}, 6), ("Maze-v0", {"size": 7}, 12)],
+    [
+        ("Treasure-v0", {}, 5),
+        ("Treasure-v0", {"size": 12}, 11),
+        ("Maze-v0", {}, 6),
+        ("Maze-v0", {"size": 7}, 12),
+    ],
 )
 def test_length_of_the_way(env_id, options, moves):
     env = gym.make(env_id, **options)
@@ -112,7 +122,11 @@ def test_maze_in_colours():
     env.reset()
     image = env.render()
     size = envs.FiniteMDP.cell_pixels
-    middle = lambda row, column: tuple(image[row * size + size // 2, column * size + size // 2])  # noqa: E731
+    middles = image[size // 2 :: size, size // 2 :: size]
+
+    def middle(row, column):
+        return tuple(middles[row, column])
+
     assert image.shape == (4 * size, 4 * size, 3)
     assert middle(0, 0) == envs.RED
     assert middle(1, 2) == middle(2, 1) == envs.BLACK
@@ -122,7 +136,7 @@ def test_maze_in_colours():
 
 @pytest.mark.parametrize("env_id", OURS)
 def test_window(env_id):
-    env = gym.make(env_id, render_mode="human")
+    env = envs.make(env_id, render_mode="human")  # Gymnasium makes it from "rgb_array"
     env.reset(seed=0)
     env.step(1)
     env.close()
@@ -139,10 +153,7 @@ class NoBox2D:
     """Stands for an environment of gymnasium.envs.box2d where Box2D is not installed."""
 
     def __call__(self, **kwargs):
-        raise gym.error.DependencyNotInstalled("Box2D is not installed")
-
-    def __repr__(self):
-        return "gymnasium.envs.box2d:LunarLander"
+        raise gym.error.DependencyNotInstalled('no Box2D, run `pip install "gymnasium[box2d]"`')
 
 
 @pytest.mark.parametrize(
@@ -151,21 +162,45 @@ class NoBox2D:
         ("CartPol-v1", "CartPole-v1"),
         ("cartpole-v1", "CartPole-v1"),
         ("CartPole-v99", "CartPole-v1"),
-        ("Qwxyz-v0", "for example"),
-        ("", "for example"),
+        ("Qwxyz-v0", "try CartPole-v1"),
+        ("", "try CartPole-v1"),
         ("no_such_module:Env-v0", "no_such_module"),
-        ("Nowhere/Env-v0", "for example"),
+        ("Nowhere/Env-v0", "try CartPole-v1"),
         ("ALE/Pong-v5", "pip install"),
         ("NeedsBox-v0", 'pip install "gymnasium[box2d]"'),
     ],
 )
 def test_make_says_what_to_do(env_id, says, monkeypatch):
-    monkeypatch.setitem(gym.registry, "NeedsBox-v0", gym.envs.registration.EnvSpec("NeedsBox-v0", entry_point=NoBox2D()))
+    spec = gym.envs.registration.EnvSpec("NeedsBox-v0", entry_point=NoBox2D())
+    monkeypatch.setitem(gym.registry, "NeedsBox-v0", spec)
     with pytest.raises(envs.BadInput) as error:
         envs.make(env_id)
     message = str(error.value)
     assert says in message
     assert "\n" not in message
+
+
+def test_options_that_an_environment_refuses():
+    with pytest.raises(envs.BadInput, match="no_such_option"):
+        envs.make("CartPole-v1", no_such_option=1)
+    with pytest.raises(envs.BadInput, match="9x9"):
+        envs.make("FrozenLake-v1", map_name="9x9")
+
+
+def test_atari_is_found_where_ale_py_is_installed(tmp_path, monkeypatch):
+    code = "import gymnasium\ngymnasium.register('ALE/Fake-v5', 'common.envs:Maze')\n"
+    Path(tmp_path, "ale_py.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert envs.make("ALE/Fake-v5").observation_space.n == 16
+        with pytest.raises(envs.BadInput, match="try ALE/Fake-v5"):
+            envs.make("ALE/Fak-v5")
+    finally:
+        gym.registry.pop("ALE/Fake-v5", None)
+        sys.modules.pop("ale_py", None)
+
+
+# --------------------------------------------------------------------------- what Guard looks after
 
 
 class FromFive(gym.Env):
@@ -174,23 +209,75 @@ class FromFive(gym.Env):
     observation_space = gym.spaces.Discrete(2, start=5)
     action_space = gym.spaces.Discrete(2, start=5)
 
+    def __init__(self, reward=0.0):
+        self.reward = reward
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         return 5, {}
 
     def step(self, action):
         assert self.action_space.contains(action)
-        return action, 0.0, False, False, {}
+        return action, self.reward, False, False, {}
 
 
-def test_spaces_are_counted_from_zero():
-    env = envs.zero_based(FromFive())
-    assert env.reset()[0] == 0
-    assert env.step(1)[0] == 1
-    assert env.observation_space == env.action_space == gym.spaces.Discrete(2)
-    limited = functools.partial(gym.wrappers.TimeLimit, FromFive(), 20)
-    for script in (dqn, reinforce, actor_critic, qlearning_table):
-        *_, returns = script.train(limited(), steps=300)
-        assert returns
-    *_, returns = ppo.train(limited, steps=300, n_envs=1)
-    assert returns
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), np.float32("nan")])
+def test_a_reward_that_is_not_finite_is_the_environments_fault(reward):
+    env = envs.Guard(FromFive(reward))
+    env.reset(seed=0)
+    with pytest.raises(FloatingPointError, match="FromFive gave the reward .* at step 1"):
+        env.step(5)
+
+
+def test_stop_ends_the_running_episode():
+    stop = multiprocessing.RawValue("b", 0)
+    env = envs.make("Maze-v0", stop=stop)
+    env.reset(seed=0)
+    assert env.step(0)[2:4] == (False, False)
+    stop.value = 1
+    assert env.step(0)[2:4] == (False, True)
+
+
+def _ends_at_once(make_env, pipe) -> None:
+    env = make_env()
+    env.reset(seed=0)
+    pipe.send(env.step(0)[3])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_stop_reaches_other_processes(method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip("not on this system")
+    context, stop = multiprocessing.get_context(method), multiprocessing.RawValue("b", 0)
+    stop.value = 1
+    reader, writer = context.Pipe(duplex=False)
+    make_env = functools.partial(envs.make, "Maze-v0", stop=stop)
+    process = context.Process(target=_ends_at_once, args=(make_env, writer))
+    process.start()
+    assert reader.poll(60) and reader.recv() is True
+    process.join()
+
+
+@pytest.mark.parametrize("script", [qlearning_table, dqn, reinforce, actor_critic, a3c, ppo])
+def test_spaces_that_are_not_counted_from_zero(script):
+    env = script.prepare(FromFive())
+    env.reset(seed=0)
+    assert env.action_space == gym.spaces.Discrete(2)
+    for action in (0, 1):
+        state = env.step(action)[0]
+        assert (state == action) if isinstance(state, int | np.integer) else (state[action] == 1)
+
+
+def test_a_memory_that_does_not_fit_is_refused():
+    env = dqn.prepare(envs.make("CartPole-v1"))
+    envs.check_memory(env, 100_000)
+    if sys.platform == "linux":
+        with pytest.raises(envs.BadInput, match=r"--memory 10+ needs 32000000.0 GB"):
+            envs.check_memory(env, 10**15)
+
+
+def test_solved_at():
+    assert envs.solved_at("CartPole-v1") == (475, 100)
+    assert envs.solved_at("Pendulum-v1") == (-200, 20)
+    assert envs.solved_at("common.envs:Maze-v0") == (None, 100)
+    assert envs.solved_at("no such") == (None, 100)

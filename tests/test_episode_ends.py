@@ -26,8 +26,12 @@ class OneState(gym.Env):
 
     def __init__(self, end: str, discrete_state: bool = False, continuous: bool = False):
         self.end, self.discrete_state = end, discrete_state
-        self.observation_space = gym.spaces.Discrete(1) if discrete_state else gym.spaces.Box(0.0, 1.0, (1,))
-        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,)) if continuous else gym.spaces.Discrete(2)
+        self.observation_space = (
+            gym.spaces.Discrete(1) if discrete_state else gym.spaces.Box(0.0, 1.0, (1,))
+        )
+        self.action_space = (
+            gym.spaces.Box(-1.0, 1.0, (1,)) if continuous else gym.spaces.Discrete(2)
+        )
 
     def _observation(self):
         return 0 if self.discrete_state else np.ones(1, np.float32)
@@ -50,7 +54,9 @@ def near(value: float):
 
 @ENDS
 def test_qlearning_table(end, value):
-    Q, returns = qlearning_table.train(OneState(end, discrete_state=True), gamma=0.5, epsilon=1.0, episodes=500)
+    Q, returns = qlearning_table.train(
+        OneState(end, discrete_state=True), gamma=0.5, epsilon=1.0, episodes=500
+    )
     assert returns == [1.0] * 500
     assert Q[0] == near(value)
 
@@ -85,13 +91,17 @@ def test_reinforce(end, value):
 def test_actor_critic(end, value, batch):
     steps = 2_000 if batch > 1 else 600
     # So much entropy that both actions go on being tried, and valued.
-    _, critic, _ = actor_critic.train(OneState(end), steps=steps, gamma=0.5, batch=batch, entropy=5.0)
+    _, critic, _ = actor_critic.train(
+        OneState(end), steps=steps, gamma=0.5, batch=batch, entropy=5.0
+    )
     assert critic(STATE).detach().numpy() == near(value)
 
 
 @ENDS
 def test_ddpg(end, value):
-    _, critic, _ = ddpg.train(OneState(end, continuous=True), steps=800, gamma=0.5, warmup=20, tau=0.1)
+    _, critic, _ = ddpg.train(
+        OneState(end, continuous=True), steps=800, gamma=0.5, warmup=20, tau=0.1
+    )
     assert critic(STATE, torch.zeros(1)).item() == near(value)
 
 
@@ -103,7 +113,9 @@ def test_a3c(end, value):
 
 @ENDS
 def test_ppo(end, value):
-    model, _ = ppo.train(functools.partial(OneState, end), steps=3_000, n_envs=2, horizon=16, gamma=0.5)
+    model, _ = ppo.train(
+        functools.partial(OneState, end), steps=3_000, n_envs=2, horizon=16, gamma=0.5
+    )
     assert model.V(STATE).item() == near(value)
 
 
@@ -137,14 +149,18 @@ def test_ppo_transitions_stay_within_an_episode(monkeypatch):
 
     monkeypatch.setattr(ppo.Model, "V", V)
     ppo.train(functools.partial(Countdown, "truncated"), steps=40, n_envs=2, horizon=20, epochs=1)
-    states, next_states = (batch.argmax(dim=-1) for batch in seen[:2])  # one-hot -> the number, shape (20, 2)
+    states, next_states = (
+        batch.argmax(dim=-1) for batch in seen[:2]
+    )  # one-hot -> the number, shape (20, 2)
     assert torch.equal(next_states, states + 1)
     assert states[:6, 0].tolist() == [0, 1, 2, 3, 4, 0]
 
 
 def test_ppo_values_of_a_longer_episode():
     """Exact values of five terminating steps: 1 + 0.5 + 0.25 + ..., shorter and shorter."""
-    model, _ = ppo.train(functools.partial(Countdown, "terminated"), steps=6_000, n_envs=2, horizon=20, gamma=0.5)
+    model, _ = ppo.train(
+        functools.partial(Countdown, "terminated"), steps=6_000, n_envs=2, horizon=20, gamma=0.5
+    )
     exact = [sum(0.5**k for k in range(5 - s)) for s in range(5)]
     assert model.V(torch.eye(6)[:5]).detach().numpy() == near(np.array(exact))
 
@@ -164,9 +180,13 @@ SCRIPTS = {
 def test_what_an_episode_reports(script):
     """Each episode here is one step long and brings 1: so do the reports say, the steps count up, and the budget is kept."""
     seen = []
-    make = functools.partial(OneState, "terminated", discrete_state=script is qlearning_table, continuous=script is ddpg)
+    make = functools.partial(
+        OneState, "terminated", discrete_state=script is qlearning_table, continuous=script is ddpg
+    )
     *_, returns = script.train(
-        make if script in (a3c, ppo) else make(), on_episode=lambda *episode: seen.append(episode), **SCRIPTS[script]
+        make if script in (a3c, ppo) else make(),
+        on_episode=lambda *episode: seen.append(episode),
+        **SCRIPTS[script],
     )
     steps = 61 if script is a3c else 60  # [19] of a3c is T > T_max
     assert returns == [1.0] * steps

@@ -32,10 +32,21 @@ class Odd(gym.Env):
         kill_after: at this step the process is killed.
     """
 
-    def __init__(self, shape=(2,), continuous=False, nan_after=None, raise_after=None, kill_after=None):
-        self.observation_space = gym.spaces.Discrete(3) if shape is None else gym.spaces.Box(-1.0, 1.0, shape)
-        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,)) if continuous else gym.spaces.Discrete(2)
-        self.nan_after, self.raise_after, self.kill_after, self.total = nan_after, raise_after, kill_after, 0
+    def __init__(
+        self, shape=(2,), continuous=False, nan_after=None, raise_after=None, kill_after=None
+    ):
+        self.observation_space = (
+            gym.spaces.Discrete(3) if shape is None else gym.spaces.Box(-1.0, 1.0, shape)
+        )
+        self.action_space = (
+            gym.spaces.Box(-1.0, 1.0, (1,)) if continuous else gym.spaces.Discrete(2)
+        )
+        self.nan_after, self.raise_after, self.kill_after, self.total = (
+            nan_after,
+            raise_after,
+            kill_after,
+            0,
+        )
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -44,7 +55,11 @@ class Odd(gym.Env):
 
     def _observation(self):
         space = self.observation_space
-        return self.t % 3 if isinstance(space, gym.spaces.Discrete) else np.full(space.shape, 0.1 * (self.t % 3), np.float32)
+        return (
+            self.t % 3
+            if isinstance(space, gym.spaces.Discrete)
+            else np.full(space.shape, 0.1 * (self.t % 3), np.float32)
+        )
 
     def step(self, action):
         self.t, self.total = self.t + 1, self.total + 1
@@ -118,7 +133,9 @@ class Endless(Odd):
 
 @pytest.mark.parametrize("script", TRAIN)
 def test_the_budget_ends_an_episode_that_does_not_end(script):
-    env = functools.partial(Endless, shape=None if script == "qlearning_table" else (2,), continuous=script == "ddpg")
+    env = functools.partial(
+        Endless, shape=None if script == "qlearning_table" else (2,), continuous=script == "ddpg"
+    )
     *_, returns = TRAIN[script](env, steps=400)
     assert returns == []
 
@@ -126,9 +143,13 @@ def test_the_budget_ends_an_episode_that_does_not_end(script):
 # ------------------------------------------------------------------------------------------------------- A3C's processes
 
 
-@pytest.mark.parametrize("method", sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())))
+@pytest.mark.parametrize(
+    "method", sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods()))
+)
 def test_a3c_starts_by_fork_and_by_spawn(method, monkeypatch):
-    monkeypatch.setattr(a3c.mp, "get_context", functools.partial(multiprocessing.get_context, method))
+    monkeypatch.setattr(
+        a3c.mp, "get_context", functools.partial(multiprocessing.get_context, method)
+    )
     _, returns = a3c.train(Odd, steps=500, workers=2)
     assert set(returns) == {7.0}
     assert multiprocessing.active_children() == []

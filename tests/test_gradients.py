@@ -32,8 +32,14 @@ class Walk(gym.Env):
     observation_space = gym.spaces.Box(-np.inf, np.inf, (3,))
 
     def __init__(self, continuous: bool = False, length: int = 3):
-        self.action_space = gym.spaces.Box(-np.inf, np.inf, (2,)) if continuous else gym.spaces.Discrete(2)
-        self.length, self.log, self.ends = length, [], itertools.cycle(["terminated", "truncated", "terminated"])
+        self.action_space = (
+            gym.spaces.Box(-np.inf, np.inf, (2,)) if continuous else gym.spaces.Discrete(2)
+        )
+        self.length, self.log, self.ends = (
+            length,
+            [],
+            itertools.cycle(["terminated", "truncated", "terminated"]),
+        )
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -45,7 +51,9 @@ class Walk(gym.Env):
         end = next(self.ends) if self.t == self.length else None
         state, self.state = self.state, self.np_random.normal(size=3).astype(np.float32)
         reward = float(np.sum(action) + self.t)
-        self.log.append((state, action, reward, self.state, end == "terminated", end == "truncated"))
+        self.log.append(
+            (state, action, reward, self.state, end == "terminated", end == "truncated")
+        )
         return self.state, reward, end == "terminated", end == "truncated", {}
 
 
@@ -85,7 +93,10 @@ def load(network: torch.nn.Module, values: list[torch.Tensor]) -> torch.nn.Modul
 
 def gradients(value: torch.Tensor, network: torch.nn.Module) -> list[torch.Tensor]:
     found = torch.autograd.grad(value, list(network.parameters()), allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, network.parameters(), strict=True)]
+    return [
+        torch.zeros_like(p) if g is None else g
+        for g, p in zip(found, network.parameters(), strict=True)
+    ]
 
 
 def same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
@@ -133,18 +144,28 @@ def test_dqn_semi_gradient(recorders, double):
             best = online(torch.from_numpy(s2)).argmax() if double else values.argmax()
             y = r if terminated else r + GAMMA * values[best].item()
         same(found, gradients((y - online(torch.from_numpy(s))[a]) ** 2, online))
-    assert [step[4:] for step in env.log] == [(False, False), (True, False), (False, False), (False, True)]
+    assert [step[4:] for step in env.log] == [
+        (False, False),
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
 
 
 def test_dqn_sums_n_rewards():
     """The replay memory's n-step transitions, against a walk through the stored ones, also where the ring has wrapped."""
     rng, n, capacity = np.random.default_rng(0), 3, 16
     memory = dqn.ReplayMemory(capacity, features=1)
-    log = [(float(i), i % 2, rng.normal(), float(i) + 0.5, i % 5 == 4, i % 5 == 4 or i % 7 == 6) for i in range(37)]
+    log = [
+        (float(i), i % 2, rng.normal(), float(i) + 0.5, i % 5 == 4, i % 5 == 4 or i % 7 == 6)
+        for i in range(37)
+    ]
     for s, a, r, s2, terminated, done in log:
         memory.store([s], a, r, [s2], terminated, done)
     states, actions, rewards, next_states, terminated, discount = memory.sample(400, n, GAMMA, rng)
-    assert set(states[:, 0].int().tolist()) == set(range(37 - capacity, 37))  # all of the last 16, none that is overwritten
+    assert set(states[:, 0].int().tolist()) == set(
+        range(37 - capacity, 37)
+    )  # all of the last 16, none that is overwritten
     for j, first in enumerate(states[:, 0].int().tolist()):
         total, last = 0.0, first
         for k in range(n):
@@ -173,7 +194,18 @@ def drawn(monkeypatch, script) -> list[tuple[torch.Tensor, ...]]:
 def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch):
     batches = drawn(monkeypatch, dqn)
     env = Walk(length=2)
-    dqn.train(env, steps=8, gamma=GAMMA, batch=6, warmup=8, train_every=1, n_steps=1, huber=False, anneal=False, rescale=False)
+    dqn.train(
+        env,
+        steps=8,
+        gamma=GAMMA,
+        batch=6,
+        warmup=8,
+        train_every=1,
+        n_steps=1,
+        huber=False,
+        anneal=False,
+        rescale=False,
+    )
     theta, found = recorders[0].steps[0]  # the first step: theta' is still theta
     Q = load(dqn.QNetwork(env.observation_space, 2, 128), theta)
     s, a, r, s2, terminated, _ = batches[0]
@@ -189,7 +221,10 @@ def test_ddpg_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch):
     ddpg.train(env, steps=8, gamma=GAMMA, batch=6, warmup=8, hidden=16)
     critics, actors = recorders
     (theta_q, found_q), (theta_mu, found_mu) = critics.steps[0], actors.steps[0]
-    Q, mu = load(ddpg.Critic(3, 2, 16), theta_q), load(ddpg.Actor(env.observation_space, env.action_space, 16), theta_mu)
+    Q, mu = (
+        load(ddpg.Critic(3, 2, 16), theta_q),
+        load(ddpg.Actor(env.observation_space, env.action_space, 16), theta_mu),
+    )
     s, a, r, s2, terminated = batches[0]
     with torch.no_grad():
         y = r + GAMMA * (1 - terminated) * Q(s2, mu(s2))
@@ -204,8 +239,12 @@ def test_ddpg_explores_with_fading_noise(monkeypatch):
 
     def noise(**options) -> np.ndarray:
         env, means, mu = Walk(continuous=True, length=50), [], ddpg.Actor.mu
-        monkeypatch.setattr(ddpg.Actor, "mu", lambda actor, state: (means.append(mu(actor, state)), means[-1])[1])
-        ddpg.train(env, steps=900, warmup=100, sigma=0.2, noise="gaussian", batch=1, memory=1, **options)
+        monkeypatch.setattr(
+            ddpg.Actor, "mu", lambda actor, state: (means.append(mu(actor, state)), means[-1])[1]
+        )
+        ddpg.train(
+            env, steps=900, warmup=100, sigma=0.2, noise="gaussian", batch=1, memory=1, **options
+        )
         monkeypatch.setattr(ddpg.Actor, "mu", mu)
         actions = np.array([action for _, action, *_ in env.log[-len(means) :]])
         inside = np.all(np.abs(actions) < 1, axis=1)  # not clipped
@@ -214,8 +253,12 @@ def test_ddpg_explores_with_fading_noise(monkeypatch):
     always, fading = noise(noise_decay=0), noise(noise_decay=600)
     assert np.nanstd(always[:400]) == pytest.approx(0.2, rel=0.15)
     assert np.nanstd(always[-200:]) == pytest.approx(0.2, rel=0.15)
-    assert np.nanstd(fading[:50]) == pytest.approx(0.2 * (1 - 125 / 600), rel=0.25)  # steps 100 to 150
-    assert np.nanstd(fading[350:450]) == pytest.approx(0.2 * (1 - 500 / 600), rel=0.25)  # steps 450 to 550
+    assert np.nanstd(fading[:50]) == pytest.approx(
+        0.2 * (1 - 125 / 600), rel=0.25
+    )  # steps 100 to 150
+    assert np.nanstd(fading[350:450]) == pytest.approx(
+        0.2 * (1 - 500 / 600), rel=0.25
+    )  # steps 450 to 550
     assert np.nanmax(np.abs(fading[-200:])) < 1e-6
 
 
@@ -288,7 +331,9 @@ def exact_gradient_of_J(policy) -> list[torch.Tensor]:
     return gradients(J, policy)
 
 
-def played(monkeypatch, recorders, actions, **options) -> tuple[reinforce.Policy, list[torch.Tensor]]:
+def played(
+    monkeypatch, recorders, actions, **options
+) -> tuple[reinforce.Policy, list[torch.Tensor]]:
     """REINFORCE's first gradient (of ascent) after an episode with these actions, and the policy that played it."""
     recorders.clear()
     queue = iter(actions)
@@ -296,11 +341,15 @@ def played(monkeypatch, recorders, actions, **options) -> tuple[reinforce.Policy
     options = dict(normalize=False, mean=False, rescale=False, hidden=8) | options
     reinforce.train(TwoDecisions(), episodes=1, gamma=1.0, seed=3, **options)
     theta, found = recorders[0].steps[0]
-    policy = load(reinforce.Policy(TwoDecisions.observation_space, TwoDecisions.action_space, 8), theta)
+    policy = load(
+        reinforce.Policy(TwoDecisions.observation_space, TwoDecisions.action_space, 8), theta
+    )
     return policy, [-g for g in found]
 
 
-@pytest.mark.parametrize("options", [dict(weight="return"), dict(weight="trajectory"), dict(baseline="value")])
+@pytest.mark.parametrize(
+    "options", [dict(weight="return"), dict(weight="trajectory"), dict(baseline="value")]
+)
 def test_reinforce_climbs_the_expected_return(monkeypatch, recorders, options):
     """The update, averaged over all trajectories with their probabilities, is the gradient of J: for v_t, for r(tau), and with
     a baseline (whose own fit is left out: it shares no weight with the policy)."""
@@ -310,10 +359,18 @@ def test_reinforce_climbs_the_expected_return(monkeypatch, recorders, options):
         policy, g = played(monkeypatch, recorders, (a, b), **options)
         pi = policy.pi(ONE_HOT).probs.detach()
         weighted = [pi[0, a] * pi[1 + a, b] * part for part in g]
-        expected = weighted if expected is None else [x + y for x, y in zip(expected, weighted, strict=True)]
+        expected = (
+            weighted
+            if expected is None
+            else [x + y for x, y in zip(expected, weighted, strict=True)]
+        )
         variance += (pi[0, a] * pi[1 + a, b] * sum(part.square().sum() for part in g)).item()
     names = [name for name, _ in policy.named_parameters()]
-    pairs = [(e, x) for name, e, x in zip(names, expected, exact_gradient_of_J(policy), strict=True) if "value" not in name]
+    pairs = [
+        (e, x)
+        for name, e, x in zip(names, expected, exact_gradient_of_J(policy), strict=True)
+        if "value" not in name
+    ]
     same([e for e, _ in pairs], [x for _, x in pairs])
 
 
@@ -323,7 +380,9 @@ def second_moment(monkeypatch, recorders, **options) -> float:
         policy, g = played(monkeypatch, recorders, (a, b), **options)
         pi = policy.pi(ONE_HOT).probs.detach()
         names = [name for name, _ in policy.named_parameters()]
-        size = sum(part.square().sum() for name, part in zip(names, g, strict=True) if "value" not in name)
+        size = sum(
+            part.square().sum() for name, part in zip(names, g, strict=True) if "value" not in name
+        )
         total += (pi[0, a] * pi[1 + a, b] * size).item()
     return total
 
@@ -332,8 +391,12 @@ def test_a_baseline_lowers_the_variance(monkeypatch, recorders):
     """The mean of the gradient is the same (above), so that the mean of its square tells the variance."""
     whole = second_moment(monkeypatch, recorders, baseline="none", weight="trajectory")
     rest = second_moment(monkeypatch, recorders, baseline="none", weight="return")
-    means = torch.tensor([3.0, 2.0, 1.0, 0.0])  # the mean return from each state, if all actions are as likely
-    monkeypatch.setattr(reinforce.Policy, "V", lambda self, s: means[s.argmax(-1)] + 0 * self.value(s).squeeze(-1))
+    means = torch.tensor(
+        [3.0, 2.0, 1.0, 0.0]
+    )  # the mean return from each state, if all actions are as likely
+    monkeypatch.setattr(
+        reinforce.Policy, "V", lambda self, s: means[s.argmax(-1)] + 0 * self.value(s).squeeze(-1)
+    )
     with_baseline = second_moment(monkeypatch, recorders, baseline="value", weight="return")
     assert with_baseline < rest < whole
 
@@ -341,10 +404,14 @@ def test_a_baseline_lowers_the_variance(monkeypatch, recorders):
 def test_reinforce_returns_are_discounted_sums(monkeypatch, recorders):
     """v_t = r_{t+1} + gamma r_{t+2} + ..., seen in the gradient: grad sum_t log pi(a_t|s_t) v_t."""
     env = Walk(length=4)
-    reinforce.train(env, episodes=1, gamma=GAMMA, baseline="none", normalize=False, mean=True, hidden=8)
+    reinforce.train(
+        env, episodes=1, gamma=GAMMA, baseline="none", normalize=False, mean=True, hidden=8
+    )
     theta, found = recorders[0].steps[0]
     s, a, r, *_ = columns(env.log)
-    v = torch.tensor([sum(GAMMA**k * r[t + k] for k in range(4 - t)) for t in range(4)], dtype=torch.float32)
+    v = torch.tensor(
+        [sum(GAMMA**k * r[t + k] for k in range(4 - t)) for t in range(4)], dtype=torch.float32
+    )
     policy = load(reinforce.Policy(env.observation_space, env.action_space, 8), theta)
     same(found, gradients(-(policy.pi(s).log_prob(a) * v).mean(), policy))
 
@@ -358,7 +425,8 @@ def test_actor_critic_rules_to_the_letter(recorders, monkeypatch):
     for i, (s, a, r, s2, terminated, _) in enumerate(env.log):
         s, s2 = torch.from_numpy(s), torch.from_numpy(s2)
         actor, critic = (
-            load(actor_critic.Network(env.observation_space, 2, 8), recorder.steps[i][0]) for recorder in (actors, critics)
+            load(actor_critic.Network(env.observation_space, 2, 8), recorder.steps[i][0])
+            for recorder in (actors, critics)
         )
         with torch.no_grad():
             real_value = r if terminated else r + GAMMA * critic(s2).max().item()
@@ -379,13 +447,18 @@ def test_actor_critic_with_the_true_values_climbs_the_expected_return(recorders,
         for a, b in itertools.product((0, 1), repeat=2):
             recorders.clear()
             queue = iter((a, b))
-            monkeypatch.setattr(actor_critic.Network, "sample", lambda self, state, rng, queue=queue: next(queue))
+            monkeypatch.setattr(
+                actor_critic.Network, "sample", lambda self, state, rng, queue=queue: next(queue)
+            )
             theta = run_with_true_values(monkeypatch, advantage)
             steps = recorders[0].steps
             actor = load(actor_critic.Network(TwoDecisions.observation_space, 2, 8), theta)
             pi = actor(ONE_HOT).softmax(-1)
             p = (pi[0, a] * pi[1 + a, b]).item()
-            g = [-p * (first + second) for first, second in zip(steps[0][1], steps[1][1], strict=True)]
+            g = [
+                -p * (first + second)
+                for first, second in zip(steps[0][1], steps[1][1], strict=True)
+            ]
             total = g if total is None else [x + y for x, y in zip(total, g, strict=True)]
         J = sum(
             pi[0, a] * pi[1 + a, b] * float(TwoDecisions.FIRST[a] + TwoDecisions.SECOND[a, b])
@@ -438,9 +511,14 @@ def run_with_true_values(monkeypatch, advantage: bool) -> list[torch.Tensor]:
 def test_actor_critic_batch(recorders):
     """The defaults: rewards summed up to the end of the batch or of an episode, less the mean of Q under pi."""
     env, n = Walk(length=3), 8
-    actor_critic.train(env, steps=n, gamma=GAMMA, batch=n, normalize=False, rescale=False, entropy=0.3, hidden=8)
+    actor_critic.train(
+        env, steps=n, gamma=GAMMA, batch=n, normalize=False, rescale=False, entropy=0.3, hidden=8
+    )
     s, a, r, s2, terminated, truncated = columns(env.log)
-    actor, critic = (load(actor_critic.Network(env.observation_space, 2, 8), recorder.steps[0][0]) for recorder in recorders)
+    actor, critic = (
+        load(actor_critic.Network(env.observation_space, 2, 8), recorder.steps[0][0])
+        for recorder in recorders
+    )
     y = torch.zeros(n)
     for t in range(n):  # forwards, naively
         for k in range(t, n):
@@ -455,7 +533,9 @@ def test_actor_critic_batch(recorders):
     log_pi = actor(s).log_softmax(-1)
     weight = (y - (log_pi.exp() * critic(s)).sum(-1)).detach()
     entropy = -(log_pi.exp() * log_pi).sum(-1).mean()
-    same(recorders[0].steps[0][1], gradients(-(taken(log_pi) * weight).mean() - 0.3 * entropy, actor))
+    same(
+        recorders[0].steps[0][1], gradients(-(taken(log_pi) * weight).mean() - 0.3 * entropy, actor)
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- A3C, PPO
@@ -493,12 +573,20 @@ def test_a3c_accumulates_the_gradients_of_the_box(continuous):
         assert len(log) == n and bool(terminated[-1]) == (n == 4)
         V = model.V(s)
         tail = 0.0 if terminated[-1] else model.V(s2[-1:]).item()
-        R = torch.tensor([sum(GAMMA ** (k - i) * r[k] for k in range(i, n)) + GAMMA ** (n - i) * tail for i in range(n)])
+        R = torch.tensor(
+            [
+                sum(GAMMA ** (k - i) * r[k] for k in range(i, n)) + GAMMA ** (n - i) * tail
+                for i in range(n)
+            ]
+        )
         pi = model.pi(s)
         climb = (pi.log_prob(a) * (R - V).detach()).sum() + 0.2 * pi.entropy().sum()  # [16]
         descend = (R - V).square().sum()  # [17]
         expected = gradients(descend - climb, model)
-        found = [(old - new.detach()) / 0.01 for old, new in zip(model.parameters(), moved.parameters(), strict=True)]
+        found = [
+            (old - new.detach()) / 0.01
+            for old, new in zip(model.parameters(), moved.parameters(), strict=True)
+        ]
         for f, e in zip(found, expected, strict=True):
             torch.testing.assert_close(f, e.float(), rtol=1e-2, atol=1e-2)
 
@@ -528,7 +616,9 @@ def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous, nor
 
     n = 14
     rollout = dict(steps=n, n_envs=1, horizon=n, epochs=1, batch=n, gamma=GAMMA, gae_lambda=0.8)
-    ppo.train(make_env, **rollout, objective=objective, normalize=normalize, rescale=rescale, hidden=8)
+    ppo.train(
+        make_env, **rollout, objective=objective, normalize=normalize, rescale=rescale, hidden=8
+    )
     theta, found = recorders[0].steps[0]
     env = made[-1]
     s, a, r, s2, terminated, truncated = columns(env.log)
@@ -540,7 +630,9 @@ def test_ppo_begins_as_the_policy_gradient(recorders, objective, continuous, nor
         V, V2 = model.V(s), model.V(s2)
         delta = r + GAMMA * V2 * ~terminated - V
         A = naive_gae(delta, terminated | truncated, GAMMA * 0.8).float()
-        weight = (A - A.mean()) / A.var(correction=0).sqrt() if normalize else A  # mean 0, spread 1; the values keep A itself
+        weight = (
+            (A - A.mean()) / A.var(correction=0).sqrt() if normalize else A
+        )  # mean 0, spread 1; the values keep A itself
     log_pi = model.pi(s).log_prob(a)
     loss = -(log_pi * weight).mean() + ((A + V - model.V(s)) / model.unit).square().mean()
     same(found, gradients(loss.float(), model))
@@ -567,14 +659,22 @@ def test_ppo_surrogate_away_from_theta_old(recorders, objective, monkeypatch):
     model = load(ppo.Model(env.observation_space, env.action_space, 8), theta)
     with torch.no_grad():
         V = old.V(s)
-        A = naive_gae(r + GAMMA * old.V(s2) * ~terminated - V, terminated | truncated, GAMMA * 0.8).float()
+        A = naive_gae(
+            r + GAMMA * old.V(s2) * ~terminated - V, terminated | truncated, GAMMA * 0.8
+        ).float()
         log_old, pi_old = old.pi(s).log_prob(a), old.pi(s)
     ratio = (model.pi(s).log_prob(a) - log_old).exp()
     assert (ratio - 1).abs().max() > 0.05  # so that the clip matters
     if objective == "kl":
         surrogate = (ratio * A - 0.7 * kl_divergence(pi_old, model.pi(s))).mean()
     else:
-        surrogate = torch.where(A > 0, torch.min(ratio, torch.tensor(1.05)), torch.max(ratio, torch.tensor(0.95))).mul(A).mean()
+        surrogate = (
+            torch.where(
+                A > 0, torch.min(ratio, torch.tensor(1.05)), torch.max(ratio, torch.tensor(0.95))
+            )
+            .mul(A)
+            .mean()
+        )
     loss = -surrogate + (A + V - model.V(s)).square().mean()
     same(found, gradients(loss, model))
 

@@ -88,7 +88,11 @@ def test_reinforce_balances_the_pole():
 @pytest.mark.parametrize("script", [reinforce, a3c, ppo])
 def test_continuous_actions(script):
     """Actions that pay no attention to the goal get -1/3 at best, and the first ones -3 or so."""
-    budget = {reinforce: dict(steps=4_000), a3c: dict(steps=10_000, workers=1), ppo: dict(steps=30_000, n_envs=2)}[script]
+    budget = {
+        reinforce: dict(steps=4_000),
+        a3c: dict(steps=10_000, workers=1),
+        ppo: dict(steps=30_000, n_envs=2),
+    }[script]
     _, returns = script.train(Aim() if script is reinforce else Aim, **budget)
     assert np.mean(returns[:20]) < -1
     assert np.mean(returns[-200:]) > -0.25

@@ -27,7 +27,11 @@ FORMULAS = {
 
 def test_pages_are_up_to_date():
     pages = build.build()
-    stale = [name for name, page in pages.items() if (ROOT / "docs/html" / name).read_text(encoding="utf-8") != page]
+    stale = [
+        name
+        for name, page in pages.items()
+        if (ROOT / "docs/html" / name).read_text(encoding="utf-8") != page
+    ]
     assert not stale, "run python docs/build.py"
     assert {path.name for path in (ROOT / "docs/html").iterdir()} == {*pages, "page.css", "page.js"}
 
@@ -83,8 +87,14 @@ def test_a_tag_or_flag_without_a_partner_ends_the_build(old, new):
 
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: see docs/requirements.txt")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="no selenium: see docs/requirements.txt"
+    )
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     chromedriver = shutil.which("chromedriver")
     if not chromium or not chromedriver:
         pytest.skip("no chromium and chromedriver here: the pages were not tried in a browser")
@@ -114,7 +124,9 @@ def open_page(browser, name, anchor="", width=1400):
 
 
 def classes(browser, selector):
-    return browser.execute_script("return document.querySelector(arguments[0]).className", selector).split()
+    return browser.execute_script(
+        "return document.querySelector(arguments[0]).className", selector
+    ).split()
 
 
 def in_view(browser, selector):
@@ -135,7 +147,10 @@ def test_from_every_line_of_the_slide_to_its_code_and_back(browser, name):
     from selenium.webdriver.common.by import By
 
     open_page(browser, name)
-    tags = [e.get_attribute("data-line") for e in browser.find_elements(By.CSS_SELECTOR, ".pseudocode li")]
+    tags = [
+        e.get_attribute("data-line")
+        for e in browser.find_elements(By.CSS_SELECTOR, ".pseudocode li")
+    ]
     dark = browser.execute_script(  # pointing at each of them in turn, all in one go
         "const point = e => e.dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));"
         "return arguments[0].filter(tag => {"
@@ -162,7 +177,9 @@ def test_from_every_line_of_the_slide_to_its_code_and_back(browser, name):
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", tagged)
     tagged.click()
     settle(browser)
-    assert in_view(browser, f'.pseudocode [data-line="{tags[-1]}"]'), "a click on the code does not bring its line into view"
+    assert in_view(browser, f'.pseudocode [data-line="{tags[-1]}"]'), (
+        "a click on the code does not bring its line into view"
+    )
     assert "pinned" in classes(browser, f"#code-{tags[-1]}")
 
 
@@ -209,7 +226,9 @@ def test_copy_gives_working_code(browser):
     button = browser.find_element(By.CSS_SELECTOR, "[aria-label^='copy class ReplayMemory']")
     button.click()
     settle(browser)
-    browser.execute_script("document.body.append(Object.assign(document.createElement('textarea'), {id: 'paste'}))")
+    browser.execute_script(
+        "document.body.append(Object.assign(document.createElement('textarea'), {id: 'paste'}))"
+    )
     area = browser.find_element(By.ID, "paste")
     area.send_keys(Keys.CONTROL, "v")
     pasted = area.get_property("value")
@@ -223,7 +242,9 @@ def test_copy_gives_working_code(browser):
         pieces += texts
     assert len(pieces) > 20
     program = f"for text in {pieces!r}:\n    exec(compile(text, text[:300], 'exec'), {{'__name__': 'a_copy'}})\n"
-    done = subprocess.run([sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -243,7 +264,10 @@ def test_dark_and_light(browser):
     open_page(browser, "index")
     colours = {}
     for scheme in ("dark", "light"):
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+        browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+        )
         colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         colours[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3]))
     assert colours["dark"] < 150 < 600 < colours["light"]

@@ -1,15 +1,17 @@
-"""What people look at: pictures of what was learned, comparisons, clips, windows."""
+"""What people look at: pictures of what was learned, comparisons, clips, watching."""
 
 import csv
 import importlib
+import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
+from test_command_line import SCRIPTS, TINY, refused, run
 
-from common import envs, plotting
-from tests.test_command_line import SCRIPTS, TINY, refused, run
+from common import envs, plotting, runs
 
 
 def returns(folder) -> list[str]:
@@ -23,7 +25,14 @@ def test_picture_of_what_was_learned(script, capsys):
     assert "learned.png" in capsys.readouterr().out
     assert Image.open("learned.png").size[0] > 400
     assert run(script, "--load", "out", "--picture", "again.png") == 0
-    assert Image.open("again.png").size[0] > 400
+    assert Path("again.png").read_bytes() == Path("learned.png").read_bytes()
+
+
+@pytest.mark.parametrize("env", ["Maze-v0", "GridWorld-v0", "MountainCar-v0"])
+def test_picture_of_other_environments(env, capsys):
+    arguments = ["--env", env, "--steps", "300", "--no-save", "--picture", "p.png"]
+    assert run("reinforce", *arguments) == 0
+    assert Image.open("p.png").size[0] > 400
 
 
 def test_pictures_that_cannot_be_drawn(capsys):
@@ -34,19 +43,34 @@ def test_pictures_that_cannot_be_drawn(capsys):
 
 
 def test_grid_shows_values_and_arrows():
-    """The same cells with other values, or with other arrows, are another picture; and a cell is coloured by its value."""
+    """Other values, or other arrows, are another picture; a cell is coloured by its value."""
     world = envs.make("Maze-v0")
-    one = plotting.picture(world, act=lambda s: 0, value=lambda s: s, title="")
-    assert one != plotting.picture(world, act=lambda s: 1, value=lambda s: s, title="")
-    assert one != plotting.picture(world, act=lambda s: 0, value=lambda s: -s, title="")
+    one = plotting.picture(world, lambda s: (0, s), title="")
+    assert one == plotting.picture(world, lambda s: (0, s), title="")
+    assert one != plotting.picture(world, lambda s: (1, s), title="")
+    assert one != plotting.picture(world, lambda s: (0, -s), title="")
+    assert one != plotting.picture(world, lambda s: (0, None), title="")
 
 
 def test_plane_spans_the_two_state_variables():
     seen = []
-    plotting.picture(envs.make("Pendulum-v1"), act=lambda s: 0.0, value=lambda s: seen.append(s) or 0.0, title="")
+    plotting.picture(envs.make("Pendulum-v1"), lambda s: seen.append(s) or (0.0, 0.0), title="")
     cosine, sine, velocity = np.array(seen).T
     assert np.allclose(cosine**2 + sine**2, 1) and cosine.min() < -0.99 < 0.99 < cosine.max()
     assert (velocity.min(), velocity.max()) == (-8, 8)
+
+
+def test_pictures_see_the_environment_through_its_wrappers():
+    """look() takes the environment's own observations and gives its own actions."""
+    env = gym.wrappers.RescaleAction(envs.make("Pendulum-v1"), -1, 1)
+    env = gym.wrappers.TransformObservation(env, lambda s: s * 10, env.observation_space)
+    env = gym.wrappers.TransformObservation(env, lambda s: s + 1, env.observation_space)
+    seen = []
+    learned = (lambda state: seen.append(state.tolist()) or state[:1] * 0 + 0.5,)
+    greedy = runs.Greedy(env, learned, lambda net, s: net(s), lambda net, s: net(s).sum() * 8)
+    action, value = greedy.look(np.array([1, 2, 3], np.float32))
+    assert seen == [[11, 21, 31]] * 2
+    assert action.tolist() == [1.0] and value == 4.0  # half of the torque's limit, 2
 
 
 def test_compare_draws_folders_of_seeds(capsys):
@@ -54,7 +78,8 @@ def test_compare_draws_folders_of_seeds(capsys):
         for script in ("reinforce", "ppo"):
             assert run(script, *TINY[script], "--seed", seed) == 0
     capsys.readouterr()
-    assert plotting.main(["runs/reinforce/CartPole-v1", "runs/ppo/CartPole-v1", "-o", "both.png"]) == 0
+    folders = ["runs/reinforce/CartPole-v1", "runs/ppo/CartPole-v1"]
+    assert plotting.main([*folders, "-o", "both.png"]) == 0
     assert Image.open("both.png").size[0] > 400
     assert len(plotting.saved_runs(Path("runs/ppo/CartPole-v1"), 100)) == 2
     assert plotting.main(["runs/nothing"]) == 2
@@ -62,80 +87,86 @@ def test_compare_draws_folders_of_seeds(capsys):
 
 
 def test_mean_of_runs_holds_the_last_value():
-    """Of runs of different length the shorter one goes on with its last value: no jump where it ends."""
-    short, long = (np.array([1, 5]), np.array([0.0, 10.0])), (np.array([1, 5, 10]), np.array([0.0, 10.0, 10.0]))
-    assert plotting.compare({"a": [short, long]}, "", None, "") == plotting.compare({"a": [long, long]}, "", None, "")
+    """Of runs of different length the shorter one keeps its last value: no jump at its end."""
+    short = np.array([1, 5]), np.array([0.0, 10.0])
+    long = np.array([1, 5, 10]), np.array([0.0, 10.0, 10.0])
+    mixed = plotting.compare({"a": [short, long]}, "", None, "")
+    assert mixed == plotting.compare({"a": [long, long]}, "", None, "")
 
 
-def test_mp4_needs_an_encoder(capsys, monkeypatch):
-    if plotting.encoder():
-        frames = [(np.full((41, 61, 3), 7 * i, np.uint8), float(i)) for i in range(12)]  # odd sizes are cut to even ones
-        assert b"ftyp" in plotting.clip(frames, 10, ".mp4")[:12]
-    monkeypatch.setattr(plotting, "encoder", lambda: None)
+FRAMES = [np.full((41, 61, 3), 7 * i, np.uint8) for i in range(13)]
+
+
+def test_gif():
+    Path("a.gif").write_bytes(plotting.clip(FRAMES, 10))
+    clip = Image.open("a.gif")
+    assert (clip.is_animated, clip.size) == (True, (60, 40))  # .mp4 wants even sizes
+    Path("b.gif").write_bytes(plotting.clip([plotting.frame(f, 7.0) for f in FRAMES], 60))
+    assert Image.open("b.gif").n_frames <= clip.n_frames / 2 + 1 + 30  # every second, and the end
+    with_text = plotting.frame(np.zeros((600, 900, 3), np.uint8), -12.5)
+    assert with_text.shape == (320, 480, 3) and with_text.max() == 255
+
+
+def test_mp4_needs_a_plugin(capsys, monkeypatch):
+    if runs.importlib.util.find_spec("imageio_ffmpeg"):
+        assert b"ftyp" in plotting.clip(FRAMES, 10, ".mp4")[:12]
+    monkeypatch.setattr(runs.importlib.util, "find_spec", lambda name: None)
     assert "pip install imageio-ffmpeg" in refused(capsys, "dqn", "--record", "clip.mp4")
 
 
-# ------------------------------------------------------------------------------------------------------------------ windows
+# --------------------------------------------------------------------------------------- watching
 
 
 @pytest.fixture
-def screen(monkeypatch):
-    """A screen that nobody sees. The list fills with the images that are shown."""
-    pygame = pytest.importorskip("pygame")
+def fast(monkeypatch):
+    """A screen that nobody sees, without waiting."""
+    pytest.importorskip("pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    shown, show = [], plotting.Window.show
-
-    def record(window, image, fps, title):
-        if image is not None:
-            shown.append(title)
-        return show(window, image, 10_000, title)  # without waiting
-
-    monkeypatch.setattr(plotting.Window, "show", record)
-    yield shown
-    pygame.display.quit()
+    for env in ("CartPole-v1", "Pendulum-v1"):
+        kind = type(gym.make(env).unwrapped)
+        monkeypatch.setattr(kind, "metadata", kind.metadata | {"render_fps": 10_000})
 
 
-@pytest.mark.parametrize("script", ["dqn", "a3c", "ppo"])
-def test_watching_changes_nothing(script, screen, capsys):
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_watching_changes_nothing(script, fast, capsys):
     assert run(script, *TINY[script], "--out", "alone") == 0
-    assert not screen
-    assert run(script, *TINY[script], "--out", "watched", "--render-every", "2") == 0
+    assert run(script, *TINY[script], "--out", "watched", "--render") == 0
     assert returns("alone") == returns("watched")
-    episodes = {int(title.split("episode ")[1].split(",")[0]) for title in screen}
-    assert episodes and all(episode % 2 == 0 for episode in episodes)
+    page = capsys.readouterr().out
+    assert all(f"Episode {n}: total_steps = " in page for n in (1, 2, 3))
 
 
-def test_closing_the_window_ends_the_watching_not_the_program(screen, capsys):
-    import pygame
+def test_the_treasure_is_watched_in_the_terminal(capsys):
+    assert run("qlearning_table", "--episodes", "100", "--no-save", "--render") == 0
+    page = capsys.readouterr().out
+    training, watching = page.split("trained for")
+    assert "o----T\n-o---T\n" in page
+    assert "Episode 12: total_steps" in training and "Episode 13" not in training
+    assert "Episode 3: total_steps = 5\n" in watching
+    assert "Q-table" in watching and "right" in watching
 
-    def close(*_):
-        if len(screen) == 20:
+
+def test_closing_the_window_ends_the_watching(fast):
+    pygame = importlib.import_module("pygame")
+    env, seen = envs.make("CartPole-v1", render_mode="human"), []
+
+    def policy(state):
+        if len(seen) == 3:
             pygame.event.post(pygame.event.Event(pygame.QUIT))
+        return seen.append(state) or 0
 
-    tick = plotting.Window.show
-    plotting.Window.show = lambda *a, **k: (close(), tick(*a, **k))[1]
-    try:
-        assert run("reinforce", *TINY["reinforce"], "--out", "out", "--render-every", "1", "--render") == 0
-    finally:
-        plotting.Window.show = tick
-    assert 20 <= len(screen) <= 22  # not the rest of the training, and nothing afterwards
-    assert len(returns("out")) > 5
-    assert "greedy policy" in capsys.readouterr().out
+    assert not runs.window_closed()
+    ((total, length, done),) = runs.play(env, policy, seed=0, watch=runs.window_closed)
+    assert (total, length, done) == (4.0, 4, False)
+    env.close()
 
 
 def test_no_screen(capsys, monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     assert "--record" in refused(capsys, "dqn", "--render")
-    assert "--record" in refused(capsys, "dqn", "--render-every", "5")
-    assert "at least 1" in refused(capsys, "dqn", "--render-every", "0")
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    assert "--workers 1" in refused(capsys, "a3c", "--workers", "2", "--render-every", "5")
-
-
-def test_tables_are_kept_for_the_picture(capsys):
-    train = importlib.import_module("qlearning_table").train
-    kept = []
-    Q, _ = train(envs.make("Treasure-v0"), episodes=5, on_table=lambda Q: kept.append(Q.copy()))
-    assert len(kept) == 5 and np.array_equal(kept[-1], Q) and not np.array_equal(kept[0], Q)
+    # Without a screen an environment that can be text is shown as text.
+    arguments = ["--env", "Maze-v0", "--steps", "20", "--no-save", "--render"]
+    assert run("qlearning_table", *arguments) == 0
+    assert ".XP." in capsys.readouterr().out

@@ -60,7 +60,9 @@ def docstring_lines(source: str) -> list[Line]:
             lines[-1].text += " " + text.strip()  # a long line goes on in the next
     for i, line in enumerate(lines):
         series = [before for before in lines[:i] if before.tag.isdigit() == line.tag.isdigit()]
-        line.parent = next((before for before in reversed(series) if before.column < line.column), None)
+        line.parent = next(
+            (before for before in reversed(series) if before.column < line.column), None
+        )
     return lines
 
 
@@ -68,14 +70,22 @@ def code_lines(source: str) -> list[Line]:
     """The tags among the code's comments."""
     lines, rows = [], source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        match = TAG.fullmatch(token.string[2:]) if token.type == tokenize.COMMENT and token.string.startswith("# [") else None
+        match = (
+            TAG.fullmatch(token.string[2:])
+            if token.type == tokenize.COMMENT and token.string.startswith("# [")
+            else None
+        )
         if not match:
             continue
         row, column = token.start
         if rows[row - 1].strip() != token.string:
-            raise MapError(f"line {row}: [{match[1]}] stands behind code; it belongs on a line of its own, above its statement")
+            raise MapError(
+                f"line {row}: [{match[1]}] stands behind code; it belongs on a line of its own, above its statement"
+            )
         line = Line(match[1], match[3], column, row)
-        while re.match(r"\s*#  +\S", rows[line.row]):  # a long line goes on in the next, indented behind the #
+        while re.match(
+            r"\s*#  +\S", rows[line.row]
+        ):  # a long line goes on in the next, indented behind the #
             line.text += " " + rows[line.row].strip().lstrip("# ")
             line.row += 1
         lines.append(line)
@@ -113,26 +123,42 @@ def check_map(source: str) -> None:
         where = f"line {comment.row}, [{line.tag}]"
         vectorised = VECTORISED.search(comment.text)
         if squeeze(VECTORISED.sub("", comment.text)) != squeeze(line.text):
-            raise MapError(f"{where}: the comment says {comment.text!r}, the docstring {line.text!r}")
+            raise MapError(
+                f"{where}: the comment says {comment.text!r}, the docstring {line.text!r}"
+            )
         below = rows[comment.row] if comment.row < len(rows) else ""
         if not below.strip() or below.lstrip().startswith("#"):
             raise MapError(f"{where}: no statement right under it")
         if len(below) - len(below.lstrip()) != comment.column:
-            raise MapError(f"{where}: the comment stands in column {comment.column}, its statement does not")
+            raise MapError(
+                f"{where}: the comment stands in column {comment.column}, its statement does not"
+            )
         if vectorised:
             continue
 
-        neighbours = [other for other in page if other.parent is line.parent and other.tag.isdigit() == line.tag.isdigit()]
+        neighbours = [
+            other
+            for other in page
+            if other.parent is line.parent and other.tag.isdigit() == line.tag.isdigit()
+        ]
         if line.text.startswith("until"):
-            loop = next(other for other in reversed(neighbours[: neighbours.index(line)]) if is_loop(other))
+            loop = next(
+                other for other in reversed(neighbours[: neighbours.index(line)]) if is_loop(other)
+            )
             statement = statements.get(comment.row + 1)
             inside(tagged[loop.tag], comment, where, statements)
-            if not isinstance(statement, ast.If) or not any(isinstance(s, ast.Break) for s in statement.body):
+            if not isinstance(statement, ast.If) or not any(
+                isinstance(s, ast.Break) for s in statement.body
+            ):
                 raise MapError(f"{where}: an `until` is an `if ...: break`")
         elif line.parent is not None:
             inside(tagged[line.parent.tag], comment, where, statements)
         else:
-            plain = [n for n in neighbours if not VECTORISED.search(tagged[n.tag].text) and not n.text.startswith("until")]
+            plain = [
+                n
+                for n in neighbours
+                if not VECTORISED.search(tagged[n.tag].text) and not n.text.startswith("until")
+            ]
             if comment.column != tagged[plain[0].tag].column:
                 raise MapError(f"{where}: not in the column of [{plain[0].tag}]")
 
@@ -159,19 +185,38 @@ def test_code_follows_its_pseudocode(script):
     check_map((ROOT / f"{script}.py").read_text())
 
 
-LINES = {"qlearning_table": 10, "dqn": 13, "reinforce": 5, "actor_critic": 2, "ddpg": 15, "a3c": 19, "ppo": 1}
+LINES = {
+    "qlearning_table": 10,
+    "dqn": 13,
+    "reinforce": 5,
+    "actor_critic": 2,
+    "ddpg": 15,
+    "a3c": 19,
+    "ppo": 1,
+}
 
 
 @pytest.mark.parametrize("script", PRESENT)
 def test_every_line_of_the_slide_is_there(script):
-    tags = [line.tag for line in docstring_lines((ROOT / f"{script}.py").read_text()) if line.tag.isdigit()]
+    tags = [
+        line.tag
+        for line in docstring_lines((ROOT / f"{script}.py").read_text())
+        if line.tag.isdigit()
+    ]
     assert len(tags) == LINES[script]
 
 
 def comments(source: str) -> list[tuple[int, int]]:
     """First and last row (from 0) of each tag's comment."""
     return [
-        (next(i for i in range(line.row - 1, -1, -1) if f"# [{line.tag}]" in source.splitlines()[i]), line.row - 1)
+        (
+            next(
+                i
+                for i in range(line.row - 1, -1, -1)
+                if f"# [{line.tag}]" in source.splitlines()[i]
+            ),
+            line.row - 1,
+        )
         for line in code_lines(source)
     ]
 
@@ -187,10 +232,22 @@ def test_a_broken_copy_fails(script):
         broken[f"removed {tag}"] = rows[:first] + rows[last + 1 :]
         broken[f"repeated {tag}"] = rows[: last + 1] + rows[first:]
         words = rows[first].split(" ")
-        broken[f"reworded {tag}"] = [*rows[:first], " ".join([*words[:-1], words[-1] + "s"]), *rows[first + 1 :]]
-        broken[f"separated {tag}"] = [*rows[: last + 1], rows[first].split("#")[0] + "# and so on", *rows[last + 1 :]]
+        broken[f"reworded {tag}"] = [
+            *rows[:first],
+            " ".join([*words[:-1], words[-1] + "s"]),
+            *rows[first + 1 :],
+        ]
+        broken[f"separated {tag}"] = [
+            *rows[: last + 1],
+            rows[first].split("#")[0] + "# and so on",
+            *rows[last + 1 :],
+        ]
         broken[f"moved in {tag}"] = [*rows[:first], "    " + rows[first], *rows[first + 1 :]]
-        broken[f"moved out {tag}"] = [*rows[:first], rows[first].removeprefix("    "), *rows[first + 1 :]]
+        broken[f"moved out {tag}"] = [
+            *rows[:first],
+            rows[first].removeprefix("    "),
+            *rows[first + 1 :],
+        ]
         before = places[i - 1][0]
         same_series = i > 0 and tag[3].isdigit() == rows[before].strip()[3].isdigit()
         if same_series and first == last and before == places[i - 1][1]:
@@ -238,7 +295,8 @@ def test_nesting_is_that_of_the_statements():
         "            if item:\n                # [4] Add it\n                total += item",
     )
     outside = EXAMPLE.replace(
-        "            # [4] Add it\n            total += item", "            pass\n        # [4] Add it\n        total += item"
+        "            # [4] Add it\n            total += item",
+        "            pass\n        # [4] Add it\n        total += item",
     )
     no_loop_end = EXAMPLE.replace("        if total > 9:\n            break", "        total -= 1")
     for wrong in (deeper, outside, no_loop_end):

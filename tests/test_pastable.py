@@ -1,0 +1,114 @@
+"""All above main() works pasted into an empty notebook: no import of this project, no decorator."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = "qlearning_table dqn reinforce actor_critic ddpg a3c ppo".split()
+
+# What a student types below the pasted script, and what the last returns have to reach: further
+# than a learner that learns nothing gets (CartPole: 22, FrozenLake without ice: 0.02).
+CARTPOLE = "import gymnasium as gym\nresult = train(gym.make('CartPole-v1'), steps={})\n"
+MAKE = (
+    "import functools, gymnasium as gym\n"
+    "make_env = functools.partial(gym.make, 'CartPole-v1')\n"
+    "result = train(make_env, steps={})\n"
+)
+PASTED = {
+    "qlearning_table": (
+        "import gymnasium as gym\n"
+        "env = gym.make('FrozenLake-v1', is_slippery=False)\n"
+        "result = train(env, steps=20_000, epsilon=0.5)\n",
+        0.1,
+    ),
+    "dqn": (CARTPOLE.format(10_000), 60),
+    "reinforce": (CARTPOLE.format(10_000), 35),
+    "actor_critic": (CARTPOLE.format(10_000), 40),
+    "ddpg": ("import gymnasium as gym\nresult = train(gym.make('Pendulum-v1'), steps=600)\n", None),
+    "a3c": (MAKE.format("10_000, workers=1"), 40),
+    "ppo": (MAKE.format(15_000), 40),
+}
+
+
+def above_main(script: str) -> str:
+    """The source of a script up to its main()."""
+    source, main, _ = (ROOT / f"{script}.py").read_text().partition("\ndef main(")
+    assert main
+    return source
+
+
+def paste(script: str, below: str) -> list[float]:
+    """Run a pasted script and what is typed below it in a bare Python; returns the returns."""
+    Path("notebook.py").write_text(
+        f"{above_main(script)}\n"
+        "if __name__ == '__main__':\n"
+        + "".join(f"    {line}\n" for line in below.splitlines())
+        + "    import importlib.util, sys\n"
+        "    assert 'common' not in sys.modules\n"
+        "    assert importlib.util.find_spec('common') is None\n"
+        "    print('returns', *result[-1])\n"
+    )
+    command = [sys.executable, "-I", "notebook.py"]  # -I: nothing but the installed packages
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [float(number) for number in done.stdout.split("returns")[1].split()]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_pasted_it_trains(script):
+    below, reached = PASTED[script]
+    returns = paste(script, below)
+    assert len(returns) >= 3
+    if reached is not None:
+        last = returns[-len(returns) // 4 :] if script != "qlearning_table" else returns[-200:]
+        assert sum(last) / len(last) > reached
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_environment_or_a_function_that_makes_one(script):
+    """Students pass either: all seven scripts take both."""
+    name = {"qlearning_table": "FrozenLake-v1", "ddpg": "Pendulum-v1"}.get(script, "CartPole-v1")
+    below = (
+        "import functools, inspect, gymnasium as gym\n"
+        f"make_env = functools.partial(gym.make, {name!r})\n"
+        "one = dict(workers=1) if 'workers' in inspect.signature(train).parameters else {}\n"
+        "result = train(make_env, steps=450, **one)\n"
+        "assert result[-1] and train(make_env(), steps=450, **one)[-1] == result[-1]\n"
+    )
+    paste(script, below)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_nothing_of_this_project_is_imported(script):
+    tree = ast.parse(above_main(script))
+    for node in ast.walk(tree):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            modules = [node.module]
+        for module in modules:
+            first = module.partition(".")[0]
+            assert first in {"numpy", "torch", "gymnasium"} | sys.stdlib_module_names, module
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_train_is_the_signature_and_nothing_else(script):
+    """No decorator; every keyword on a line of its own, with its meaning behind it."""
+    source = above_main(script)
+    (train,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == "train"
+    )
+    assert train.decorator_list == []
+    lines = source.splitlines()
+    places = [argument.lineno for argument in train.args.kwonlyargs]
+    assert len(set(places)) == len(places)
+    for line in places:
+        assert ",  # " in lines[line - 1], lines[line - 1]
