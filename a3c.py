@@ -57,6 +57,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -182,8 +183,9 @@ def train(
     shared, returns = Shared(parameters_to_vector(model.parameters()).detach(), workers), []
 
     def report(episode_return: float, length: int) -> None:
-        returns.append(episode_return)
-        shared.stop |= on_episode(episode_return, length, shared.T)
+        if not shared.stop:  # the workers' last episodes come after the end
+            returns.append(episode_return)
+            shared.stop = on_episode(episode_return, length, shared.T)
 
     settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha)
     settings |= dict(entropy=entropy, hidden=hidden)
@@ -200,14 +202,11 @@ class Model(nn.Module):
 
     def __init__(self, features: int, action_space: gym.Space, hidden: int):
         super().__init__()
-        outputs = gym.spaces.flatdim(action_space)
-        self.actor = nn.Sequential(
-            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
-        )
+        n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
+        self.actor = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, n))
         self.critic = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-        self.log_std = None
-        if isinstance(action_space, gym.spaces.Box):  # one spread for all states
-            self.log_std = nn.Parameter(torch.zeros(outputs))  # log: the spread stays positive
+        box = isinstance(action_space, gym.spaces.Box)  # then one spread for all states, as a
+        self.log_std = nn.Parameter(torch.zeros(n)) if box else None  # log: it stays positive
 
     def pi(self, states: torch.Tensor) -> Distribution:
         """States (batch, features) -> distribution whose log_prob and entropy are (batch,)."""
@@ -278,6 +277,7 @@ def in_processes(workers: int, make_env, shared: Shared, report: Callable, setti
 
 def start_worker(rank: int, make_env, shared: Shared, episodes, settings: dict) -> None:
     """worker(), in a process of its own: its episodes go through a queue to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process decides
     worker(rank, make_env, shared, lambda *episode: episodes.put(episode), **settings)
 
 
@@ -305,11 +305,10 @@ LITERAL = dict(entropy=0.0)
 def literally(train: Callable, slide: dict) -> Callable:
     """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    @functools.wraps(train)
     def either(env, *, literal: bool = False, **given):
         return train(env, **(slide | given if literal else given))
 
-    return either
+    return functools.wraps(train)(either)
 
 
 train = literally(train, LITERAL)
@@ -319,14 +318,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line: `python a3c.py --help`. Returns the exit status."""
     from common import runs
 
-    return runs.main(
-        train,
-        argv,
-        env="CartPole-v1",
-        act=lambda model, state: model.pi(state).mode,
-        value=lambda model, state: model.V(state),
-        several=True,
-    )
+    act = lambda model, state: model.pi(state).mode  # the greedy action
+    value = lambda model, state: model.V(state)
+    return runs.main(train, argv, env="CartPole-v1", act=act, value=value, several=True)
 
 
 if __name__ == "__main__":

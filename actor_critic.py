@@ -159,9 +159,8 @@ class Network(nn.Module):
 
     def __init__(self, features: int, actions: int, hidden: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, actions)
-        )
+        output = nn.Linear(hidden, actions)
+        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), output)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.layers(states)
@@ -182,11 +181,10 @@ LITERAL = dict(alpha=1e-4, beta=1e-3, batch=1, advantage=False, adam=False)
 def literally(train: Callable, slide: dict) -> Callable:
     """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    @functools.wraps(train)
     def either(env, *, literal: bool = False, **given):
         return train(env, **(slide | given if literal else given))
 
-    return either
+    return functools.wraps(train)(either)
 
 
 train = literally(train, LITERAL)
@@ -196,13 +194,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line: `python actor_critic.py --help`. Returns the exit status."""
     from common import runs
 
-    return runs.main(
-        train,
-        argv,
-        env="CartPole-v1",
-        act=lambda actor, critic, state: actor(state).argmax(),
-        value=lambda actor, critic, state: (actor(state).softmax(-1) * critic(state)).sum(),
-    )
+    act = lambda actor, critic, state: actor(state).argmax()  # the greedy action
+    value = lambda actor, critic, state: (actor(state).softmax(-1) * critic(state)).sum()
+    return runs.main(train, argv, env="CartPole-v1", act=act, value=value)
 
 
 if __name__ == "__main__":

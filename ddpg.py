@@ -181,14 +181,9 @@ class Actor(nn.Module):
 
     def __init__(self, features: int, actions: int, hidden: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, actions),
-            nn.Tanh(),  # within the bounds, whatever the weights
-        )
+        first, second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
+        last = nn.Linear(hidden, actions)  # and a tanh: within the bounds, whatever the weights
+        self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last, nn.Tanh())
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.layers(states)
@@ -199,13 +194,8 @@ class Critic(nn.Module):
 
     def __init__(self, features: int, actions: int, hidden: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(features + actions, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, 1),
-        )
+        first, second = nn.Linear(features + actions, hidden), nn.Linear(hidden, hidden)
+        self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(hidden, 1))
 
     def forward(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         return self.layers(torch.cat([states, actions], dim=-1)).squeeze(-1)
@@ -269,11 +259,10 @@ LITERAL = dict(warmup=0)  # the slide and nothing else
 def literally(train: Callable, slide: dict) -> Callable:
     """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    @functools.wraps(train)
     def either(env, *, literal: bool = False, **given):
         return train(env, **(slide | given if literal else given))
 
-    return either
+    return functools.wraps(train)(either)
 
 
 train = literally(train, LITERAL)
@@ -283,13 +272,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line: `python ddpg.py --help`. Returns the exit status."""
     from common import runs
 
-    return runs.main(
-        train,
-        argv,
-        env="Pendulum-v1",
-        act=lambda actor, critic, state: actor(state),
-        value=lambda actor, critic, state: critic(state, actor(state)),
-    )
+    act = lambda actor, critic, state: actor(state)  # the greedy action
+    value = lambda actor, critic, state: critic(state, actor(state))
+    return runs.main(train, argv, env="Pendulum-v1", act=act, value=value)
 
 
 if __name__ == "__main__":

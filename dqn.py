@@ -26,12 +26,11 @@ Pseudocode (Mnih et al., 2013, Algorithm 1)
 
 Where the slide is loose: it writes the gradient of L_t as E[R + gamma max Q - Q]. The loss is the
 square of that difference, and its gradient flows through Q(s_t,a_t;theta) only (a semi-gradient).
-[7] writes Q*, but only the estimate Q(.; theta) is known.
+[7] writes Q*, but only the estimate Q(.; theta) is known. The box has no target
+network, the lecture brings it in part 5: --tau 0.01 adds it, y_j then comes from a slow copy of Q.
 
 Beyond the slide (--literal turns all of it off)
 
-    --tau 1            off: the target network, a slow copy of Q that computes y_j (lecture part
-                       5). Without it every gradient step also moves its own target.
     --n-steps 1        off: r_j is the sum of n rewards before the bootstrap. A reward reaches the
                        states before it n times sooner.
     --epsilon-decay 0  off: epsilon falls from 1 to its final value. Early on Q knows nothing, and
@@ -81,7 +80,7 @@ def train(
     batch: int = 128,  # transitions in a minibatch
     train_every: int = 4,  # environment steps for each gradient step
     n_steps: int = 5,  # rewards that are summed before the bootstrap
-    tau: float = 0.01,  # theta' <- tau theta + (1 - tau) theta'; 1: no target network
+    tau: float = 1.0,  # theta' <- tau theta + (1 - tau) theta'; 1, the slide: theta' = theta
     hidden: int = 128,  # units of each of the two hidden layers
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
@@ -96,7 +95,7 @@ def train(
     D = ReplayMemory(memory, features, n_steps, gamma)
     # [2] Initialize action-value function Q with random weights
     q_network = QNetwork(features, actions, hidden)
-    target_network = copy.deepcopy(q_network)  # beyond the slide: Q with theta', which is slower
+    target_network = copy.deepcopy(q_network)  # Q with theta'; on the slide theta' is theta
     theta, theta_target = list(q_network.parameters()), list(target_network.parameters())
     optimizer = torch.optim.Adam(theta, lr=alpha, fused=True)  # fused: one call for all weights
 
@@ -144,9 +143,8 @@ def train(
             # [12] Set y_j = r_j for terminal phi_{j+1}; r_j + gamma max_a' Q(phi_{j+1}, a'; theta)
             #      for non-terminal phi_{j+1}
             with torch.no_grad():
-                y = reward_j + gamma_j * (1 - terminated_j) * target_network(next_state_j).amax(
-                    dim=1
-                )
+                next_value = target_network(next_state_j).amax(dim=1)
+                y = reward_j + gamma_j * (1 - terminated_j) * next_value
             # [13] Perform a gradient descent step on (y_j - Q(phi_j, a_j; theta))^2
             q = q_network(state_j).gather(1, action_j).squeeze(1)  # of the actions taken, (batch,)
             loss = (y - q).square().mean()
@@ -155,7 +153,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            with torch.no_grad():  # beyond the slide: theta' + tau (theta - theta')
+            with torch.no_grad():  # theta' <- theta' + tau (theta - theta')
                 torch._foreach_lerp_(theta_target, theta, tau)
 
         if not done:  # the budget ended inside this episode: it has no return
@@ -176,13 +174,9 @@ class QNetwork(nn.Module):
 
     def __init__(self, features: int, actions: int, hidden: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, actions),  # no activation: a return can be any number
-        )
+        first, second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
+        last = nn.Linear(hidden, actions)  # no activation after it: a return can be any number
+        self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return 100 * self.layers(states)  # returns are often hundreds, outputs near 1
@@ -234,17 +228,16 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
 
 
 # The slide and nothing else. A target that moves with every step wants smaller steps.
-LITERAL = dict(alpha=1e-4, epsilon_decay=0, batch=32, train_every=1, n_steps=1, tau=1.0)
+LITERAL = dict(alpha=1e-4, epsilon_decay=0, batch=32, train_every=1, n_steps=1)
 
 
 def literally(train: Callable, slide: dict) -> Callable:
     """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    @functools.wraps(train)
     def either(env, *, literal: bool = False, **given):
         return train(env, **(slide | given if literal else given))
 
-    return either
+    return functools.wraps(train)(either)
 
 
 train = literally(train, LITERAL)
@@ -254,13 +247,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line: `python dqn.py --help`. Returns the exit status."""
     from common import runs
 
-    return runs.main(
-        train,
-        argv,
-        env="CartPole-v1",
-        act=lambda q_network, state: q_network(state).argmax(),
-        value=lambda q_network, state: q_network(state).max(),
-    )
+    act = lambda q_network, state: q_network(state).argmax()  # the greedy action
+    value = lambda q_network, state: q_network(state).max()
+    return runs.main(train, argv, env="CartPole-v1", act=act, value=value)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,6 @@ References
 
 from __future__ import annotations
 
-import copy
 import functools
 import sys
 from collections.abc import Callable
@@ -55,7 +54,6 @@ from typing import Literal
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
 
@@ -81,16 +79,16 @@ def train(
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
-) -> tuple[Policy, Value, list[float]]:
+) -> tuple[Policy, nn.Module, list[float]]:
     """Train on an environment with Discrete or Box actions; returns policy, V and all returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
     envs = vectorised(make_env, n_envs, gamma if scale_rewards else None)
     shape = envs.single_observation_space.shape[0], envs.single_action_space, hidden
-    policy, V, returns, step = Policy(*shape), Value(shape[0], hidden), [], 0  # theta, theta_v
-    old = copy.deepcopy(policy)  # theta_old
+    policy, old, V = Policy(*shape), Policy(*shape), Value(shape[0], hidden)
+    old.load_state_dict(policy.state_dict())  # theta_old = theta
     optimizer = torch.optim.Adam([*policy.parameters(), *V.parameters()], lr=alpha, fused=True)
-    state, _ = envs.reset(seed=seed)  # (N, features); each environment gets a seed of its own
+    state, returns, step = envs.reset(seed=seed)[0], [], 0  # (N, features); N different seeds
 
     # [a] for iteration = 1, 2, ... do
     while step < steps:
@@ -170,13 +168,10 @@ class Policy(nn.Module):
 
     def __init__(self, features: int, action_space: gym.Space, hidden: int):
         super().__init__()
-        outputs = gym.spaces.flatdim(action_space)
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
-        )
-        self.log_std = None
-        if isinstance(action_space, gym.spaces.Box):  # one spread for all states
-            self.log_std = nn.Parameter(torch.zeros(outputs))  # log: the spread stays positive
+        n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
+        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        box = isinstance(action_space, gym.spaces.Box)  # then one spread for all states, as a
+        self.log_std = nn.Parameter(torch.zeros(n)) if box else None  # log: it stays positive
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (..., features) -> distribution whose log_prob is (...,)."""
@@ -186,18 +181,15 @@ class Policy(nn.Module):
         return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)
 
 
-class Value(nn.Module):
+def Value(features: int, hidden: int) -> nn.Sequential:
     """V(s; theta_v): states (..., features) -> values (...,)."""
-
-    def __init__(self, features: int, hidden: int):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.layers(states).squeeze(-1)
+    flat = nn.Flatten(-2)  # (..., 1) -> (...,)
+    return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
 
 
-def vectorised(make_env: Callable | gym.Env, n_envs: int, gamma: float | None) -> SyncVectorEnv:
+def vectorised(
+    make_env: Callable | gym.Env, n_envs: int, gamma: float | None
+) -> gym.vector.SyncVectorEnv:
     """N environments that move together; with a gamma, rewards are scaled by the returns' spread.
 
     SAME_STEP: one that ends begins anew in the same call, so that each row is one transition.
@@ -208,7 +200,8 @@ def vectorised(make_env: Callable | gym.Env, n_envs: int, gamma: float | None) -
         env = prepare(make_env)
         return gym.wrappers.NormalizeReward(env, gamma) if gamma is not None else env
 
-    return SyncVectorEnv([one] * n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    same_step = gym.vector.AutoresetMode.SAME_STEP
+    return gym.vector.SyncVectorEnv([one] * n_envs, autoreset_mode=same_step)
 
 
 def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
@@ -234,11 +227,10 @@ LITERAL = dict(normalize=False, scale_rewards=False)  # the slide and nothing el
 def literally(train: Callable, slide: dict) -> Callable:
     """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    @functools.wraps(train)
     def either(env, *, literal: bool = False, **given):
         return train(env, **(slide | given if literal else given))
 
-    return either
+    return functools.wraps(train)(either)
 
 
 train = literally(train, LITERAL)
@@ -248,14 +240,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line: `python ppo.py --help`. Returns the exit status."""
     from common import runs
 
-    return runs.main(
-        train,
-        argv,
-        env="CartPole-v1",
-        act=lambda policy, V, state: policy(state).mode,
-        value=lambda policy, V, state: V(state),
-        several=True,
-    )
+    act = lambda policy, V, state: policy(state).mode  # the greedy action
+    value = lambda policy, V, state: V(state[None])
+    return runs.main(train, argv, env="CartPole-v1", act=act, value=value, several=True)
 
 
 if __name__ == "__main__":

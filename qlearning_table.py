@@ -135,11 +135,10 @@ LITERAL = dict(epsilon_decay=False)  # the slide and nothing else
 def literally(train: Callable, slide: dict) -> Callable:
     """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    @functools.wraps(train)
     def either(env, *, literal: bool = False, **given):
         return train(env, **(slide | given if literal else given))
 
-    return either
+    return functools.wraps(train)(either)
 
 
 train = literally(train, LITERAL)
@@ -149,13 +148,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line: `python qlearning_table.py --help`. Returns the exit status."""
     from common import runs
 
-    return runs.main(
-        train,
-        argv,
-        env="Treasure-v0",
-        act=lambda Q, S: Q[S].argmax(),
-        value=lambda Q, S: Q[S].max(),
-    )
+    act = lambda Q, S: Q[S].argmax()  # the greedy action
+    value = lambda Q, S: Q[S].max()
+    return runs.main(train, argv, env="Treasure-v0", act=act, value=value)
 
 
 if __name__ == "__main__":

@@ -137,13 +137,10 @@ class Policy(nn.Module):
 
     def __init__(self, features: int, action_space: gym.Space, hidden: int):
         super().__init__()
-        outputs = gym.spaces.flatdim(action_space)
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
-        )
-        self.log_std = None
-        if isinstance(action_space, gym.spaces.Box):  # one spread for all states
-            self.log_std = nn.Parameter(torch.zeros(outputs))  # log: the spread stays positive
+        n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
+        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        box = isinstance(action_space, gym.spaces.Box)  # then one spread for all states, as a
+        self.log_std = nn.Parameter(torch.zeros(n)) if box else None  # log: it stays positive
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (batch, features) -> distribution whose log_prob is (batch,)."""
@@ -188,11 +185,10 @@ LITERAL = dict(alpha=3e-5, baseline=False, adam=False)
 def literally(train: Callable, slide: dict) -> Callable:
     """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
 
-    @functools.wraps(train)
     def either(env, *, literal: bool = False, **given):
         return train(env, **(slide | given if literal else given))
 
-    return either
+    return functools.wraps(train)(either)
 
 
 train = literally(train, LITERAL)
@@ -202,13 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line: `python reinforce.py --help`. Returns the exit status."""
     from common import runs
 
-    return runs.main(
-        train,
-        argv,
-        env="CartPole-v1",
-        act=lambda policy, state: policy(state).mode,
-        value=None,
-    )
+    act = lambda policy, state: policy(state).mode  # the greedy action
+    return runs.main(train, argv, env="CartPole-v1", act=act)
 
 
 if __name__ == "__main__":

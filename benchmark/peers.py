@@ -1,8 +1,9 @@
-"""One run of Stable-Baselines3 with the settings that its zoo (rl-baselines3-zoo, hyperparams/*.yml) gives for the environment.
+"""One run of Stable-Baselines3 with its zoo's settings for the environment.
 
     python benchmark/peers.py sb3_ppo --env CartPole-v1 --seed 0 --out DIR
 
-It saves the same returns.csv as the project's scripts, so that both are measured in the same way. The budget is the zoo's.
+It saves the same returns.csv as the project's scripts, so that both are measured in the same way.
+Settings and budget are those of rl-baselines3-zoo, hyperparams/*.yml.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def main() -> int:
     args = parser.parse_args()
     if (args.algorithm, args.env) not in ZOO:
         parser.error(
-            f"no settings for {args.algorithm} on {args.env}; there are: {', '.join(map(' on '.join, ZOO))}"
+            f"no settings for {args.algorithm} on {args.env}; there are: "
+            + ", ".join(map(" on ".join, ZOO))
         )
     algorithm, n_envs, steps, settings = ZOO[args.algorithm, args.env]
     torch.set_num_threads(1)

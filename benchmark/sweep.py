@@ -1,11 +1,13 @@
-"""Run scripts on environments and seeds, every run in a process of its own, and collect what they save.
+"""Run scripts on environments and seeds, each run in its own process, and collect what they save.
 
-    python benchmark/sweep.py                                                  all that docs/results.md shows
-    python benchmark/sweep.py --only default peer --seeds 0 1 2                a part of it
-    python benchmark/sweep.py --scripts dqn ppo --env CartPole-v1 Acrobot-v1 --flags=--no-adam     anything else
+    python benchmark/sweep.py                                     all that docs/results.md shows
+    python benchmark/sweep.py --only default peer --seeds 0 1 2   a part of it
+    python benchmark/sweep.py --scripts dqn ppo --env Acrobot-v1 --flags="--alpha 1e-3"
+                                                                  anything else
 
-A run that is there already is not made again, so that a sweep which was killed goes on where it was. `python benchmark/report.py`
-then writes docs/results.md. On a cluster: --backend dask or --backend ray, see benchmark/README.md.
+A run that is there already is not made again, so that a sweep which was killed goes on where it
+was. `python benchmark/report.py` then writes docs/results.md. On a cluster: --backend dask or
+--backend ray, see benchmark/README.md.
 """
 
 from __future__ import annotations
@@ -29,10 +31,13 @@ import joblib
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo")
 DEMO = dict.fromkeys(SCRIPTS, "CartPole-v1") | {"qlearning_table": "Taxi-v3", "ddpg": "Pendulum-v1"}
+# Each departure has to pay on one of two environments. InvertedPendulum-v5 needs gymnasium[mujoco].
 SECOND = {
     "dqn": "Acrobot-v1",
     "reinforce": "Acrobot-v1",
     "actor_critic": "Acrobot-v1",
+    "ddpg": "InvertedPendulum-v5",
+    "a3c": "Acrobot-v1",
     "ppo": "Pendulum-v1",
 }
 PEERS = {
@@ -40,24 +45,6 @@ PEERS = {
     "sb3_a2c": "CartPole-v1",
     "sb3_dqn": "CartPole-v1",
     "sb3_ddpg": "Pendulum-v1",
-}
-
-# A gradient step, or two, for every step of the environment is slow. These get about as many steps as the default takes to solve
-# the same environment, or fewer where there is no sign of learning in them; and not the whole budget.
-FEWER_STEPS = {
-    ("dqn", "--literal"): 30_000,
-    ("actor_critic", "--literal"): 30_000,
-    ("actor_critic", "--batch 1"): 60_000,
-    ("ddpg", "--literal"): 10_000,
-    ("a3c", "--literal"): 300_000,
-}
-# --literal takes plain gradient steps; the default step sizes suit Adam. So it is measured with smaller ones as well.
-SMALLER_ALPHA = {
-    "dqn": "--alpha 1e-4",
-    "reinforce": "--alpha 1e-3",
-    "actor_critic": "--alpha 1e-4 --beta 1e-3",
-    "ddpg": "--alpha-critic 1e-4 --alpha-actor 1e-4",
-    "a3c": "--alpha 1e-4",
 }
 
 
@@ -105,19 +92,17 @@ class Run:
 
 
 def departures(script: str) -> list[str]:
-    """The flags under "Beyond the slide" in a script's docstring, each of which turns one departure off."""
+    """The flags under "Beyond the slide" in a script's docstring, each turns one departure off."""
     page = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text()))
     part = page.split("Beyond the slide")[1].split("\nTry\n")[0]
     return re.findall(r"^ {4}(--\S.*?) +off:", part, re.M)
 
 
 def plan(seeds: list[int]) -> list[Run]:
-    """The runs behind docs/results.md. Ablations and the like take the first three seeds."""
-    runs, whole = [], "--no-stop-when-solved"
+    """The runs behind docs/results.md. Each ends when it is solved, or with its script's budget."""
+    runs = []
 
     def add(group, script, env, *flags, some=seeds):
-        if (script, *flags[:1]) in FEWER_STEPS:
-            flags = (*flags, f"--steps {FEWER_STEPS[script, flags[0]]}")
         cores = 2 if script == "a3c" and "--workers 1" not in flags else 1
         if cores == 2 and "--workers 2" not in flags:
             flags = ("--workers 2", *flags)  # the default is as many as there are cores, up to four
@@ -125,52 +110,28 @@ def plan(seeds: list[int]) -> list[Run]:
             Run(group, script, env, tuple(" ".join(flags).split()), seed, cores) for seed in some
         )
 
-    for script in SCRIPTS[1:]:
-        add("default", script, DEMO[script])
     for env in ("Treasure-v0", "GridWorld-v0", "Maze-v0", "Taxi-v3"):
         add("default", "qlearning_table", env)
+    for script, env in SECOND.items():
+        add("default", script, DEMO[script])
+        add("default", script, env)
+    add("default", "ppo", "CartPole-v1", "--objective clip")
     for script in PEERS:  # PPO is the yardstick of the others; they are slow
         add("peer", script, PEERS[script], some=seeds if script == "sb3_ppo" else seeds[:3])
     for script in SCRIPTS:
-        add("literal", script, DEMO[script], "--literal", whole)
-        if script in SMALLER_ALPHA:
-            add(
-                "literal",
-                script,
-                DEMO[script],
-                "--literal",
-                SMALLER_ALPHA[script],
-                whole,
-                some=seeds[:3],
-            )
-    for workers in (1, 2):  # equally many steps, to compare the speed
-        add(
-            "a3c",
-            "a3c",
-            "CartPole-v1",
-            f"--workers {workers}",
-            "--steps 300000",
-            whole,
-            some=seeds[:3],
-        )
-    for script in SECOND:
-        add("other", script, "Acrobot-v1", some=seeds[:3])
-    add("other", "ppo", "Pendulum-v1", some=seeds[:3])
-    add("other", "ppo", "CartPole-v1", "--objective clip", some=seeds[:3])
-    for script in SCRIPTS[1:]:
+        add("literal", script, DEMO[script], "--literal")
+    for workers in ("--workers 1", "--workers 2"):  # equally many steps, to compare the speed
+        whole = "--steps 300000 --no-stop-when-solved"
+        add("a3c", "a3c", "CartPole-v1", workers, whole, some=seeds[:3])
+    for script in SCRIPTS:
         for flag in departures(script):
-            add("ablation", script, DEMO[script], flag, some=seeds[:3])
-            if script in SECOND and flag not in (
-                "--batch 1",
-                "--train-every 1",
-                "--no-adam",
-            ):  # slow, and clear already
-                add("ablation", script, SECOND[script], flag, some=seeds[:3])
+            for env in filter(None, (DEMO[script], SECOND.get(script))):
+                add("ablation", script, env, flag)
     return runs
 
 
 def carry_out(run: Run, root: Path) -> str:
-    """Make one run. Its folder appears once it is whole, so that nothing half-done is taken for done.
+    """Make one run. Its folder appears once it is whole: nothing half-done is taken for done.
 
     Returns:
         A line on how it went; it begins with "failed" if there is nothing to keep.
@@ -194,7 +155,8 @@ def carry_out(run: Run, root: Path) -> str:
         done.returncode not in (0, 1) or not (part / "returns.csv").exists()
     ):  # 1: it diverged, and that is a result
         shutil.rmtree(part, ignore_errors=True)
-        return f"failed with status {done.returncode}: {name}: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
+        why = (done.stderr.strip() or "no message").splitlines()[-1]
+        return f"failed with status {done.returncode}: {name}: {why}"
     record = dataclasses.asdict(run) | {
         "command": "python " + " ".join(run.command(Path("DIR"))),
         "status": done.returncode,
@@ -236,15 +198,17 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return {"python": platform.python_version()} | {
-        p: version(p) for p in ("torch", "gymnasium", "numpy", "stable-baselines3")
-    }
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "gymnasium", "numpy", "stable-baselines3"):
+        with contextlib.suppress(PackageNotFoundError):  # without the last one there are no peers
+            versions[package] = version(package)
+    return versions
 
 
 def backend(name: str, address: str | None):
-    """The joblib backend called `name`, connected to the cluster at `address` (None: one started here for this sweep)."""
+    """The joblib backend called `name`, connected to the cluster at `address` (None: start one)."""
     if name == "dask":
         from dask.distributed import Client
 
@@ -264,7 +228,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--only", nargs="+", metavar="GROUP", help="of: default peer literal a3c other ablation"
+        "--only", nargs="+", metavar="GROUP", help="of: default peer literal a3c ablation"
     )
     parser.add_argument(
         "--scripts",
@@ -278,7 +242,7 @@ def main() -> int:
     parser.add_argument(
         "--flags",
         default="",
-        help='instead of the plan: what the scripts are given, "--no-adam --steps 9999"',
+        help='instead of the plan: what the scripts are given, "--alpha 1e-3 --steps 9999"',
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=list(range(10)), metavar="N", help="default: 0 to 9"
@@ -329,7 +293,8 @@ def main() -> int:
         return 0
     failed = 0
     with backend(args.backend, args.address) if missing else contextlib.nullcontext():
-        # Runs that take two cores go after the others, fewer at a time, so that each has the cores it is measured on.
+        # Runs that take two cores go after the others, fewer at a time, so that each has the cores
+        # it is measured on.
         for cores in sorted({run.cores for run in missing}):
             tasks = [joblib.delayed(carry_out)(run, root) for run in missing if run.cores == cores]
             jobs = min(len(tasks), max(1, args.cores // cores))

@@ -21,6 +21,9 @@ from gymnasium.spaces import Box, Discrete
 WHITE, BLACK, GREY, LINE = (255, 255, 255), (20, 20, 20), (150, 150, 150), (200, 200, 200)
 RED, YELLOW = (213, 60, 50), (240, 190, 30)
 
+# MuJoCo shows float64 states; prepare() turns them into float32, and says so at length.
+warnings.filterwarnings("ignore", ".*precision lowered by casting.*")
+
 
 class BadInput(ValueError):
     """The user gave something that cannot work; the message is one line that says what to do."""

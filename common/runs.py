@@ -222,8 +222,7 @@ class Progress:
             step: environment steps since training began.
         """
         self.step, seconds = step, time.perf_counter() - self.start
-        self.ended = bool(self.stop.value)
-        if self.ended:  # Ctrl-C cut this episode short, so its return means nothing
+        if self.stop.value:  # Ctrl-C cut this episode short, so its return means nothing
             return True
         episode = len(self.rows) + 1
         self.rows.append((episode, step, seconds, float(episode_return), int(length)))
@@ -245,7 +244,8 @@ class Progress:
     def summary(self) -> str:
         """Lines for the end of the training."""
         returns, steps = [row[3] for row in self.rows], self.step
-        if not self.ended and len(returns) < self.budget.get("episodes", inf):
+        ended = self.ended or self.stop.value
+        if not ended and len(returns) < self.budget.get("episodes", inf):
             steps = max(steps, self.budget["steps"])  # the budget ended inside an episode
         end = "interrupted after" if self.stop.value else "trained for"
         speed = f"{self.seconds:.1f} s ({steps / self.seconds:.0f} steps/s)"
@@ -442,7 +442,7 @@ class Run:
             files += write(flags.picture.parent, {flags.picture.name: image})
         if flags.record:
             world, frames = self.prepare(self.open(render_mode="rgb_array")), []
-            take = lambda total: frames.append(plotting.frame(world.render(), total))  # noqa: E731
+            take = lambda total: frames.append(plotting.frame(world.render(), total))
             play(world, greedy, seed=seed, watch=take)
             clip = plotting.clip(frames, world.metadata.get("render_fps", 30), flags.record.suffix)
             files += write(flags.record.parent, {flags.record.name: clip})

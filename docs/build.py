@@ -1,11 +1,12 @@
-"""Write the pages in docs/html/: on the left a script's idea and pseudocode, as on the slide, on the right the whole script.
+"""Write the pages in docs/html/: a script's idea and pseudocode on the left, its code on the right.
 
     python -m pip install -r docs/requirements.txt
     python docs/build.py              writes docs/html/
     python docs/build.py --check      only says whether the pages there are up to date
 
-Everything on a page is taken from the script: its docstring, the tags `# [12] ...` in its comments, the flags under "Beyond the
-slide". A tag without a partner, or a flag that the code does not use, ends the build with an error.
+Everything on a page is taken from the script: its docstring, the tags `# [12] ...` in its comments,
+the flags under "Beyond the slide". A tag without a partner, or a flag that the code does not use,
+ends the build with an error.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class BuildError(Exception):
     """A script does not hold what its page needs; the message is one line."""
 
 
-# ------------------------------------------------------------------------------------------------------- reading a script
+# --------------------------------------------------------------------------------- reading a script
 
 
 @dataclass
@@ -102,7 +103,7 @@ def read_docstring(text: str) -> Page:
 
 
 def keyword(flag: str) -> str:
-    """The keyword of train() that a flag sets: --no-double -> double, --n-steps 1 -> n_steps."""
+    """The keyword of train() that a flag sets: --no-adam -> adam, --n-steps 1 -> n_steps."""
     return flag.split()[0].removeprefix("--").removeprefix("no-").replace("-", "_")
 
 
@@ -117,7 +118,7 @@ class Block:
 
 
 def blocks(source: str) -> list[Block]:
-    """From the comments above a tag to the line before the next tag's, or to the end of the tag's level."""
+    """From the comments above a tag to the line before the next tag's, or to its level's end."""
     rows = source.splitlines()
     found = []
     for i, row in enumerate(rows):
@@ -149,7 +150,7 @@ def blocks(source: str) -> list[Block]:
 
 
 def departure_lines(tree: ast.Module, names: set[str]) -> dict[int, set[str]]:
-    """Line -> the departures that are at work there: where one of these keywords of train() is used, and not just handed on."""
+    """Line -> the departures at work there: keywords of train() used, and not just handed on."""
     used: dict[int, set[str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):  # adam=adam hands it on
@@ -164,7 +165,7 @@ def departure_lines(tree: ast.Module, names: set[str]) -> dict[int, set[str]]:
 
 @dataclass
 class Chunk:
-    """A piece of the script that is copied as a whole: the imports, a class, a function."""
+    """A piece of the script that is copied as a whole: imports, a class, a function, a constant."""
 
     name: str
     first: int
@@ -174,7 +175,7 @@ class Chunk:
 
 
 def chunks(source: str, tree: ast.Module) -> list[Chunk]:
-    """The script in pieces, and what each needs to run: those imports and those other pieces that it names."""
+    """The script in pieces, and what each needs to run: the imports and pieces that it names."""
     found, bound, imported = [], {}, {}
     rows = source.splitlines()
     for node in tree.body:
@@ -195,6 +196,12 @@ def chunks(source: str, tree: ast.Module) -> list[Chunk]:
                     ("class " if isinstance(node, ast.ClassDef) else "") + node.name, first, first
                 )
             )
+        elif isinstance(node, ast.Assign):  # LITERAL = ..., and train = literally(train, LITERAL)
+            name, i = node.targets[0].id, len(found)
+            found.append(Chunk(f"{name}, with --literal" if name in bound else name, first, first))
+            if name in bound:  # the function is whole only with what becomes of it
+                found[bound[name]].needs.add(i)
+            bound.setdefault(name, i)
         else:
             found.append(Chunk("start", first, first))
         found[-1].last = node.end_lineno
@@ -218,7 +225,7 @@ def chunks(source: str, tree: ast.Module) -> list[Chunk]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------- writing a page
+# ----------------------------------------------------------------------------------- writing a page
 
 
 def highlighted(source: str) -> list[str]:
@@ -244,7 +251,8 @@ def code_html(name: str, source: str, page: Page) -> str:
     departures = departure_lines(ast.parse(source), set(flags))
     for missing in set(flags) - {n for names in departures.values() for n in names}:
         raise BuildError(
-            f"{name}.py: {flags[missing]} is listed under Beyond the slide, but no line uses {missing!r}"
+            f"{name}.py: {flags[missing]} is listed under Beyond the slide, "
+            f"but no line uses {missing!r}"
         )
     starts = {block.first: block for block in blocks(source)}
     ends = {block.last for block in starts.values()}
@@ -260,7 +268,8 @@ def code_html(name: str, source: str, page: Page) -> str:
             needs = " ".join(str(j) for j in sorted(chunk.needs))
             imports = " ".join(str(j) for j in sorted(chunk.imports))
             head += (
-                f'<button class="copy" data-chunk="{i}" data-needs="{needs}" data-imports="{imports}" '
+                f'<button class="copy" data-chunk="{i}" data-needs="{needs}" '
+                f'data-imports="{imports}" '
                 f'aria-label="copy {html.escape(label)} with all it needs">copy</button>'
             )
         inner = []
@@ -288,18 +297,20 @@ def code_html(name: str, source: str, page: Page) -> str:
             attribute = f' data-flags="{" ".join(names)}"' if names else ""
             inner.append(
                 f'<div class="l" id="L{number}"{attribute}><span class="m">{marks}</span>'
-                f'<a class="no" href="#L{number}" tabindex="-1" aria-hidden="true">{number}</a>{text}</div>'
+                f'<a class="no" href="#L{number}" tabindex="-1" aria-hidden="true">{number}</a>'
+                f"{text}</div>"
             )
             if number in ends:
                 inner.append("</div>")
         body = f'<div class="lines">{"".join(inner)}</div>'
-        if chunk.name == "docstring":
+        if chunk.name in ("docstring", "imports"):  # folded: the page opens with the algorithm
             out.append(
                 f'<details class="chunk" id="chunk-{i}"><summary>{head}</summary>{body}</details>'
             )
         else:
             out.append(
-                f'<section class="chunk" id="chunk-{i}" aria-label="{html.escape(label)}"><header>{head}</header>{body}</section>'
+                f'<section class="chunk" id="chunk-{i}" aria-label="{html.escape(label)}">'
+                f"<header>{head}</header>{body}</section>"
             )
     return "\n".join(out)
 
@@ -317,7 +328,8 @@ def slide_html(name: str, page: Page) -> str:
         typeset = "<br>".join(inline(line) for line in text.splitlines())
         out.append(
             f'<li id="{tag}" data-line="{tag}" style="--level:{level}">'
-            f'<a href="#{tag}"><span class="n">{tag}</span><span class="t">{typeset}</span></a></li>'
+            f'<a href="#{tag}"><span class="n">{tag}</span>'
+            f'<span class="t">{typeset}</span></a></li>'
         )
     out += ["</ol>", *(f"<p>{inline(text)}</p>" for text in page.notes)]
     out += [
@@ -328,11 +340,13 @@ def slide_html(name: str, page: Page) -> str:
     for flag, text in page.departures:
         key = keyword(flag)
         out.append(
-            f'<li id="{key}" data-flag="{key}"><a class="flag" href="#{key}">{html.escape(flag)}</a> {inline(text)}</li>'
+            f'<li id="{key}" data-flag="{key}">'
+            f'<a class="flag" href="#{key}">{html.escape(flag)}</a> {inline(text)}</li>'
         )
     out += ["</ul>", "<h2>Try</h2>", '<ul class="try">']
     out += [
-        f'<li><code>{html.escape(c)}</code> <button class="copy" aria-label="copy the command">copy</button></li>'
+        f"<li><code>{html.escape(c)}</code> "
+        '<button class="copy" aria-label="copy the command">copy</button></li>'
         for c in page.commands
     ]
     out += [
@@ -343,7 +357,7 @@ def slide_html(name: str, page: Page) -> str:
         "</ul>",
     ]
     if (DOCS / "results" / f"{name}.png").exists():
-        alt = f"Learning curve of {name}.py, with its defaults and with --literal: mean over ten seeds"
+        alt = f"Learning curve of {name}.py, with its defaults and with --literal: mean over seeds"
         out.append(f'<h2>What it learns</h2><p><img src="../results/{name}.png" alt="{alt}"></p>')
     return "\n".join(out)
 
@@ -353,14 +367,16 @@ def document(title: str, body: str, kind: str) -> str:
     script = '<script src="page.js" defer></script>\n' if kind == "script" else ""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f'<title>{html.escape(title)}</title>\n<link rel="stylesheet" href="page.css">\n{script}</head>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        f'<link rel="stylesheet" href="page.css">\n{script}</head>\n'
         f'<body class="{kind}">\n{body}\n</body>\n</html>\n'
     )
 
 
 def check(name: str, source: str, page: Page) -> None:
-    """Raise BuildError if a line of pseudocode has no code, or a tag in the code no line of pseudocode."""
+    """Raise BuildError if a line of pseudocode has no code, or a tag in the code no such line."""
     lines, tags = [tag for tag, _, _ in page.pseudocode], [block.tag for block in blocks(source)]
     for tag in lines:
         if tags.count(tag) != 1:
@@ -386,7 +402,8 @@ def script_page(name: str, source: str) -> str:
     )
     body = (
         f'<nav aria-label="scripts">{" ".join(links)}</nav>\n<main>\n'
-        f'<section class="slide" aria-label="the slide" tabindex="0">\n{slide_html(name, page)}\n</section>\n'
+        '<section class="slide" aria-label="the slide" tabindex="0">\n'
+        f"{slide_html(name, page)}\n</section>\n"
         f'<section class="code" aria-label="the code" tabindex="0">\n'
         f'<header class="file"><h2>{name}.py</h2>'
         '<button class="copy whole" aria-label="copy the whole script">copy all</button></header>\n'
@@ -396,7 +413,7 @@ def script_page(name: str, source: str) -> str:
 
 
 def index_page(sources: dict[str, str]) -> str:
-    """The list of all scripts, in the lecture's order; its heading and first words are the README's."""
+    """All scripts in the lecture's order, under the README's heading and first words."""
     readme = (ROOT / "README.md").read_text().split("\n\n")
     out = [
         f"<main><h1>{html.escape(readme[0].removeprefix('# '))}</h1>",
@@ -405,10 +422,10 @@ def index_page(sources: dict[str, str]) -> str:
     ]
     for name, source in sources.items():
         page = read_docstring(ast.get_docstring(ast.parse(source)))
-        idea = page.idea[0].removeprefix("The idea: ")
         out.append(
-            f'<li><h2><a href="{name}.html">{inline(page.title)}</a></h2><p class="place">{inline(page.place)} '
-            f"<code>{name}.py</code></p><p>{inline(idea[0].upper() + idea[1:])}</p></li>"
+            f'<li><h2><a href="{name}.html">{inline(page.title)}</a></h2>'
+            f'<p class="place">{inline(page.place)} '
+            f"<code>{name}.py</code></p><p>{inline(page.idea[0])}</p></li>"
         )
     return document(readme[0].removeprefix("# "), "\n".join([*out, "</ol></main>"]), "index")
 

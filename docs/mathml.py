@@ -1,9 +1,10 @@
-"""Typeset the formulas in a line of plain text, such as `Set y_j = r_j + gamma max_a' Q(phi_{j+1}, a'; theta)`, as MathML.
+"""Typeset the formulas in a line of plain text, such as `y_j = r_j + gamma max_a' Q`, as MathML.
 
-The scripts hold their pseudocode and formulas as ASCII, so that they read well in an editor; here the same characters become
-formulas, and nothing is written twice. `inline(text)` gives HTML: words as they are, each formula as a `<math>` element.
-What is taken for a formula: Greek names, single letters that are no articles, functions such as max and log, whatever is joined
-to these by operators, and the brackets that belong to them.
+The scripts hold their pseudocode and formulas as ASCII, so that they read well in an editor; here
+the same characters become formulas, and nothing is written twice. `inline(text)` gives HTML: words
+as they are, each formula as a `<math>` element. What is taken for a formula: Greek names, single
+letters that are no articles, functions such as max and log, whatever is joined to these by
+operators, and the brackets that belong to them.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ class Typesetter:
             return self.at(offset + 1)[1] == "_" and self.at(offset + 2)[1] == "{"
         if characters in "aA" and self.at(offset + 1)[0] == "space":
             kind, following = self.at(offset + 2)
+            if following == '"':  # a "real value"
+                return False
             if (
                 self.at(offset + 3)[0] == "word"
             ):  # a Q-table: an article before a symbol and the rest of its word
@@ -119,7 +122,7 @@ class Typesetter:
     # -- a formula
 
     def script(self) -> str:
-        """What stands below or above: `{...}`, or one atom with scripts of its own, as in pi_theta_old."""
+        """What stands below or above: `{...}`, or one atom with its scripts, as in pi_theta_old."""
         if self.at()[1] == "{":
             self.i += 1
             self.depth += 2

@@ -1,6 +1,8 @@
-"""benchmark/: a sweep makes the missing runs and no others, and the report counts them. Needs benchmark/requirements.txt."""
+"""benchmark/: a sweep makes the missing runs and no others, and the report counts them."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +10,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("joblib", reason="no joblib: see benchmark/requirements.txt")
-pytest.importorskip(
-    "stable_baselines3", reason="no stable-baselines3: see benchmark/requirements.txt"
-)
 ROOT = Path(__file__).parent.parent
 
 
@@ -58,8 +57,17 @@ def test_a_run_that_fails_is_not_kept(tmp_path):
     done = program(
         "sweep.py", "--scripts", "dqn", flags, "--seeds", "0", "--out", tmp_path / "runs"
     )
-    assert done.returncode == 1 and "--gamma 7.0: it has to lie in [0, 1]" in done.stdout
+    assert done.returncode == 1 and "--gamma 7.0: it must lie in [0, 1]" in done.stdout
     assert not list(tmp_path.glob("runs/**/benchmark.json"))
+
+
+def test_the_plan_turns_every_departure_off_on_ten_seeds(tmp_path):
+    text = program("sweep.py", "--only", "ablation", "--dry-run", "--out", tmp_path).stdout
+    pages = [ast.get_docstring(ast.parse(path.read_text())) for path in ROOT.glob("*.py")]
+    flags = [flag for page in pages for flag in re.findall(r"^ {4}(--\S.*?) +off:", page, re.M)]
+    assert len(flags) >= 7
+    for flag in flags:
+        assert len(re.findall(f" {flag} --out", text)) % 10 == 0 < text.count(f" {flag} --out")
 
 
 def test_no_runs_no_report(tmp_path):

@@ -1,7 +1,8 @@
-"""The pages in docs/html: up to date, nothing from elsewhere; in a real browser they do what a reader beside a slide needs."""
+"""The pages in docs/html: up to date, nothing from elsewhere; tried in a browser where one is."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -16,8 +17,12 @@ sys.path.insert(0, str(ROOT / "docs"))
 build = pytest.importorskip("build", reason="docs/build.py needs docs/requirements.txt")
 mathml = pytest.importorskip("mathml")
 
+SOURCE = (ROOT / "dqn.py").read_text(encoding="utf-8")
+FLAG = build.read_docstring(ast.get_docstring(ast.parse(SOURCE))).departures[0][0]  # one of dqn.py
+
 FORMULAS = {
-    "theta <- theta + alpha v_t": "<mi>θ</mi><mo>←</mo><mi>θ</mi><mo>+</mo><mi>α</mi><msub><mi>v</mi><mi>t</mi></msub>",
+    "theta <- theta + alpha v_t": "<mi>θ</mi><mo>←</mo><mi>θ</mi><mo>+</mo><mi>α</mi>"
+    "<msub><mi>v</mi><mi>t</mi></msub>",
     "y_j": "<msub><mi>y</mi><mi>j</mi></msub>",
     "theta'_v": "<msubsup><mi>θ</mi><mi>v</mi><mo>′</mo></msubsup>",
     "pi_theta_old": "<msub><mi>π</mi><msub><mi>θ</mi><mi>old</mi></msub></msub>",
@@ -63,8 +68,24 @@ def test_words_stay_words():
         "A3C",
         "non-terminal",
         "the slide's",
+        'a "real value"',
     ):
         assert "<math>" not in mathml.inline(text), text
+
+
+@pytest.mark.parametrize("name", build.SCRIPTS)
+def test_a_copied_piece_brings_all_that_it_needs(name):
+    source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    rows, pieces = source.splitlines(), build.chunks(source, ast.parse(source))
+    for i, piece in enumerate(pieces):
+        if piece.name in ("docstring", "imports", "start"):
+            continue
+        parts = [pieces[j] for j in sorted({i, *piece.needs})]
+        text = [rows[n - 1] for n in sorted(piece.imports)]
+        text += [row for part in parts for row in rows[part.first - 1 : part.last]]
+        copied = {"__name__": "a_copy"}
+        exec("\n".join(text), copied)
+        assert "train" not in copied or hasattr(copied["train"], "__wrapped__"), "no --literal"
 
 
 @pytest.mark.parametrize(
@@ -72,17 +93,16 @@ def test_words_stay_words():
     [
         ("# [12] Set", "# Set"),  # a line of the slide without code
         ("    [5]     for t", "    for t"),  # code without a line of the slide
-        ("    --no-double ", "    --no-triple "),  # a flag that nothing uses
+        (f"    {FLAG} ", "    --no-such "),  # a flag that nothing uses
     ],
 )
 def test_a_tag_or_flag_without_a_partner_ends_the_build(old, new):
-    source = (ROOT / "dqn.py").read_text(encoding="utf-8")
-    assert source.count(old) == 1
+    assert SOURCE.count(old) == 1
     with pytest.raises(build.BuildError, match="dqn.py: "):
-        build.script_page("dqn", source.replace(old, new))
+        build.script_page("dqn", SOURCE.replace(old, new))
 
 
-# ------------------------------------------------------------------------------------------------------------- in a browser
+# ------------------------------------------------------------------------------------- in a browser
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +152,8 @@ def classes(browser, selector):
 def in_view(browser, selector):
     return browser.execute_script(
         "const e = document.querySelector(arguments[0]), r = e.getBoundingClientRect();"
-        "const hit = document.elementFromPoint(r.left + r.width / 2, r.top + 8); return e.contains(hit)",
+        "const hit = document.elementFromPoint(r.left + r.width / 2, r.top + 8);"
+        "return e.contains(hit)",
         selector,
     )
 
@@ -157,7 +178,8 @@ def test_from_every_line_of_the_slide_to_its_code_and_back(browser, name):
         "  const slide = document.querySelector(`.pseudocode [data-line='${tag}']`);"
         "  const code = document.getElementById('code-' + tag);"
         "  point(slide.querySelector('a')); const there = code.classList.contains('lit');"
-        "  point(code.querySelector('.tag')); return !(there && slide.classList.contains('lit')); })",
+        "  point(code.querySelector('.tag'));"
+        "  return !(there && slide.classList.contains('lit')); })",
         tags,
     )
     assert tags and not dark, f"pointing at these does not light the other side: {dark}"
@@ -195,12 +217,19 @@ def test_departures_are_marked_with_their_flag(browser):
     from selenium.webdriver.common.by import By
 
     open_page(browser, "dqn")
-    flag = browser.find_element(By.CSS_SELECTOR, ".flags a[href='#double']")
+    key = build.keyword(FLAG)
+    flag = browser.find_element(By.CSS_SELECTOR, f".flags a[href='#{key}']")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", flag)
     ActionChains(browser).move_to_element(flag).perform()
     lines = browser.find_elements(By.CSS_SELECTOR, ".l.lit")
-    assert lines and all("double" in line.find_element(By.TAG_NAME, "code").text for line in lines)
-    assert all("--no-double" in line.find_element(By.CSS_SELECTOR, ".m").text for line in lines)
+    assert lines and all(key in line.find_element(By.TAG_NAME, "code").text for line in lines)
+    assert all(FLAG in line.find_element(By.CSS_SELECTOR, ".m").text for line in lines)
+
+
+def test_it_opens_with_the_algorithm_in_view(browser):
+    for name in build.SCRIPTS:
+        open_page(browser, name)
+        assert in_view(browser, ".code .nf"), "the first function is below the fold"
 
 
 def test_keyboard(browser):
@@ -241,7 +270,8 @@ def test_copy_gives_working_code(browser):
         assert whole == (ROOT / f"{name}.py").read_text(encoding="utf-8")
         pieces += texts
     assert len(pieces) > 20
-    program = f"for text in {pieces!r}:\n    exec(compile(text, text[:300], 'exec'), {{'__name__': 'a_copy'}})\n"
+    program = f"for text in {pieces!r}:\n"
+    program += "    exec(compile(text, text[:300], 'exec'), {'__name__': 'a_copy'})\n"
     done = subprocess.run(
         [sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,5 @@
-"""One seed, one result, bit for bit; two seeds differ; numpy's and Python's global random states are left alone."""
+"""One seed, one result, bit for bit; two seeds differ; numpy's and Python's global random states are
+left alone. literal=True is LITERAL, bit for bit. Actions are drawn from pi."""
 
 import functools
 import random
@@ -21,58 +22,102 @@ from tests.test_gradients import Walk
 CARTPOLE, PENDULUM, MAZE = (
     functools.partial(envs.make, name) for name in ("CartPole-v1", "Pendulum-v1", "Maze-v0")
 )
+# script -> its environment, and a training of a second
+SCRIPTS = {
+    qlearning_table: (MAZE, dict(episodes=100)),
+    dqn: (CARTPOLE, dict(steps=1_000)),
+    reinforce: (CARTPOLE, dict(steps=1_000)),
+    actor_critic: (CARTPOLE, dict(steps=1_000)),
+    ddpg: (PENDULUM, dict(steps=600)),
+    a3c: (CARTPOLE, dict(steps=1_000, workers=1)),
+    ppo: (CARTPOLE, dict(steps=3_000, horizon=128)),
+}
 RUNS = {
-    "qlearning_table": lambda seed: qlearning_table.train(MAZE(), seed=seed, episodes=100),
-    "dqn": lambda seed: dqn.train(CARTPOLE(), seed=seed, steps=1_000, warmup=100),
-    "reinforce": lambda seed: reinforce.train(CARTPOLE(), seed=seed, steps=1_000),
-    "reinforce, continuous": lambda seed: reinforce.train(PENDULUM(), seed=seed, steps=1_000),
-    "actor_critic": lambda seed: actor_critic.train(CARTPOLE(), seed=seed, steps=1_000),
-    "ddpg": lambda seed: ddpg.train(PENDULUM(), seed=seed, steps=600, warmup=500),
-    "ddpg, gaussian": lambda seed: ddpg.train(
-        PENDULUM(), seed=seed, steps=600, warmup=500, noise="gaussian"
-    ),
-    "a3c": lambda seed: a3c.train(CARTPOLE, seed=seed, steps=1_000, workers=1),
-    "ppo": lambda seed: ppo.train(CARTPOLE, seed=seed, steps=3_000),
-    "ppo, continuous": lambda seed: ppo.train(PENDULUM, seed=seed, steps=4_000, objective="clip"),
+    script.__name__: functools.partial(script.train, env, **options)
+    for script, (env, options) in SCRIPTS.items()
+}
+RUNS["ddpg"] = functools.partial(RUNS["ddpg"], warmup=500)
+RUNS |= {
+    "reinforce, continuous": functools.partial(reinforce.train, PENDULUM, steps=1_000),
+    "a3c, continuous": functools.partial(a3c.train, PENDULUM, steps=1_000, workers=1),
+    "ppo, continuous": functools.partial(ppo.train, PENDULUM, steps=4_000, objective="clip"),
+}
+# script -> a value that is neither its default nor LITERAL's
+GIVEN = {
+    qlearning_table: dict(epsilon_decay=True),
+    dqn: dict(tau=0.01),
+    reinforce: dict(alpha=1e-5),
+    actor_critic: dict(batch=2),
+    ddpg: dict(warmup=50),
+    a3c: dict(entropy=0.1),
+    ppo: dict(normalize=True),
 }
 
 
-@pytest.mark.parametrize(
-    "network",
-    [reinforce.Policy, a3c.Model, actor_critic.Network],
-    ids=["reinforce", "a3c", "actor_critic"],
-)
-def test_actions_are_drawn_from_pi(network):
-    """Each of four actions as often as pi says, within five standard deviations of 20,000 draws."""
-    torch.manual_seed(0)
-    actions = gym.spaces.Discrete(4)
-    policy = network(
-        gym.spaces.Box(-1, 1, (3,)), 4 if network is actor_critic.Network else actions, 8
-    )
-    state, rng, n = np.ones(3, np.float32), np.random.default_rng(0), 20_000
-    with torch.no_grad():
-        for p in policy.parameters():
-            p *= 4  # or pi is nearly even
-        pi = (
-            policy(torch.from_numpy(state)).softmax(0)
-            if network is actor_critic.Network
-            else policy.pi(torch.from_numpy(state)).probs
-        )
-    pi = pi.numpy()
-    assert pi.max() > 2 * pi.min()
-    share = np.bincount([policy.sample(state, rng) for _ in range(n)], minlength=4) / n
-    assert np.all(np.abs(share - pi) < 5 * np.sqrt(pi * (1 - pi) / n))
+class Bandit(gym.Env):
+    """One state; four actions, counted from 1, or two numbers. `log` holds the actions."""
+
+    observation_space = gym.spaces.Box(-9, 9, (3,))
+
+    def __init__(self, continuous: bool = False):
+        box = gym.spaces.Box(-np.inf, np.inf, (2,))
+        self.action_space = box if continuous else gym.spaces.Discrete(4, start=1)
+        self.log = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.array([5, -5, 2], np.float32), {}
+
+    def step(self, action):
+        self.log.append(action)
+        return self.reset()[0], 0.0, len(self.log) % 50 == 0, False, {}
 
 
-@pytest.mark.parametrize("network", [reinforce.Policy, a3c.Model], ids=["reinforce", "a3c"])
-def test_continuous_actions_are_drawn_from_pi(network):
-    torch.manual_seed(0)
-    policy = network(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-2, 2, (2,)), 8)
-    state, rng, n = np.ones(3, np.float32), np.random.default_rng(0), 20_000
-    pi = policy.pi(torch.from_numpy(state)).base_dist
-    drawn = np.array([policy.sample(state, rng) for _ in range(n)])
-    assert drawn.mean(axis=0) == pytest.approx(pi.mean.detach().numpy(), abs=5 / np.sqrt(n))
+STATE = torch.tensor([5.0, -5.0, 2.0])
+N = 20_000
+STILL = dict(seed=2, steps=N, alpha=1e-12)  # nothing is learned
+DRAWN = {
+    "reinforce": lambda env: reinforce.train(env, **STILL, beta=1e-12)[0](STATE),
+    "actor_critic": lambda env: torch.distributions.Categorical(
+        logits=actor_critic.train(env, **STILL, beta=1e-12)[0](STATE)
+    ),
+    "a3c": lambda env: a3c.train(lambda: env, **STILL, workers=1)[0].pi(STATE),
+    "ppo": lambda env: ppo.train(lambda: env, **STILL, n_envs=1, horizon=1_000, epochs=1)[0](STATE),
+}
+
+
+@pytest.mark.parametrize("script", DRAWN)
+def test_actions_are_drawn_from_pi(script):
+    """Each of four actions as often as pi says, within five standard deviations."""
+    env = Bandit()
+    pi = DRAWN[script](env).probs.detach().numpy()
+    assert pi.max() > 1.3 * pi.min()
+    share = np.bincount(env.log, minlength=5)[1:] / len(env.log)
+    assert np.all(np.abs(share - pi) < 5 * np.sqrt(pi * (1 - pi) / N))
+
+
+@pytest.mark.parametrize("script", [script for script in DRAWN if script != "actor_critic"])
+def test_continuous_actions_are_drawn_from_pi(script):
+    env = Bandit(continuous=True)
+    pi = DRAWN[script](env).base_dist
+    drawn = np.array(env.log)
+    assert drawn.mean(axis=0) == pytest.approx(pi.mean.detach().numpy(), abs=5 / np.sqrt(N))
     assert drawn.std(axis=0) == pytest.approx(pi.stddev.detach().numpy(), rel=0.05)
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(N)
+
+
+@pytest.mark.parametrize("decay", [0, 10_000])
+def test_dqn_takes_random_actions_with_probability_epsilon(decay):
+    """Of four actions three are seen in a random step only. Epsilon falls in a line from 1 to 0.2
+    over `decay` steps, and stays there."""
+    env = Bandit()
+    options = dict(steps=N, alpha=1e-12, train_every=10_000)
+    q_network, _ = dqn.train(env, epsilon=0.2, epsilon_decay=decay, **options)
+    other = np.array(env.log) != 1 + q_network(STATE).argmax().item()
+    epsilon = 0.2 + 0.8 * np.maximum(0, 1 - np.arange(1, N + 1) / decay) if decay else 0.2
+    expected = 0.75 * epsilon * np.ones(N)
+    for part in np.split(np.arange(N), 4):
+        assert other[part].mean() == pytest.approx(expected[part].mean(), abs=0.035)
 
 
 def everything(result) -> list[bytes]:
@@ -90,40 +135,51 @@ def everything(result) -> list[bytes]:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_one_seed_one_result(run):
-    first = everything(RUNS[run](1))
+    first = everything(RUNS[run](seed=1))
     random.seed(7)
     np.random.seed(7)  # a result that depends on these, or changes them, is found out
     before = random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2]
-    assert everything(RUNS[run](1)) == first
+    assert everything(RUNS[run](seed=1)) == first
     assert before == (
         random.getstate(),
         np.random.get_state()[1].tobytes(),
         np.random.get_state()[2],
     )
-    assert everything(RUNS[run](2)) != first
+    assert everything(RUNS[run](seed=2)) != first
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_literal_is_literal_and_a_given_value_wins(script):
+    """literal=True equals LITERAL by hand; with a value beside it, LITERAL with that value."""
+    env, budget = SCRIPTS[script]
+    budget = budget | dict(seed=3)
+    literal = everything(script.train(env, literal=True, **budget))
+    assert literal == everything(script.train(env, **script.LITERAL, **budget))
+    assert everything(script.train(env, literal=False, **budget)) != literal
+    given = GIVEN[script]
+    both = everything(script.train(env, literal=True, **given, **budget))
+    assert both == everything(script.train(env, **(script.LITERAL | given), **budget))
+    assert both != literal
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_an_environment_or_a_function_that_makes_one(script):
+    env, budget = SCRIPTS[script]
+    assert everything(script.train(env(), **budget)) == everything(script.train(env, **budget))
 
 
 def test_a3c_workers_see_different_states():
-    """With one seed, each worker draws its own states and its own actions; or their data would be the same, and useless."""
-    seen, options = (
-        [],
-        dict(seed=0, steps=60, t_max=5, gamma=0.9, alpha=1e-9, entropy=0.0, hidden=8),
-    )
+    """With one seed, each worker draws its own states and its own actions; or their data would be
+    the same, and useless."""
+    seen = []
+    options = dict(seed=0, steps=60, t_max=5, gamma=0.9, alpha=1e-9, entropy=0.0, hidden=8)
     for rank in (0, 1):
         torch.manual_seed(0)
         env = Walk()
-        theta, _ = a3c.in_one_vector(a3c.Model(env.observation_space, env.action_space, 8))
+        model = a3c.Model(3, env.action_space, 8)
+        theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
         shared = a3c.Shared(theta, workers=2)
-        a3c.worker(
-            rank,
-            lambda env=env: env,
-            shared,
-            lambda *_: False,
-            rescale=False,
-            adam=False,
-            scale=True,
-            **options,
-        )
+        a3c.worker(rank, lambda env=env: env, shared, lambda *_: None, **options)
         states, actions, *_ = zip(*env.log, strict=True)
         seen.append((np.array(states), list(actions)))
     assert not np.array_equal(seen[0][0], seen[1][0]) and seen[0][1] != seen[1][1]
