@@ -185,7 +185,7 @@ def train(
     def report(episode_return: float, length: int) -> None:
         if not shared.stop:  # the workers' last episodes come after the end
             returns.append(episode_return)
-            shared.stop = on_episode(episode_return, length, shared.T)
+            shared.stop = bool(on_episode(episode_return, length, shared.T))
 
     settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha)
     settings |= dict(entropy=entropy, hidden=hidden)

@@ -41,7 +41,7 @@ Beyond the slide (--literal turns all of it off)
 Try
 
     python dqn.py --env CartPole-v1
-    python dqn.py --env Maze-v0 --render
+    python dqn.py --env Maze-v0 --gamma 0.9 --render
     python dqn.py --env LunarLander-v3
     python dqn.py --env CartPole-v1 --literal --tau 0.01
 
@@ -94,7 +94,8 @@ def train(
     # [1] Initialize replay memory D to capacity N
     D = ReplayMemory(memory, features, n_steps, gamma)
     # [2] Initialize action-value function Q with random weights
-    q_network = QNetwork(features, actions, hidden)
+    unit = 1 / max(1 - gamma, 1e-3)  # the return of a reward of 1 at every step
+    q_network = QNetwork(features, actions, hidden, unit)
     target_network = copy.deepcopy(q_network)  # Q with theta'; on the slide theta' is theta
     theta, theta_target = list(q_network.parameters()), list(target_network.parameters())
     optimizer = torch.optim.Adam(theta, lr=alpha, fused=True)  # fused: one call for all weights
@@ -172,14 +173,15 @@ def phi(observation: np.ndarray) -> torch.Tensor:
 class QNetwork(nn.Module):
     """Q(s, .; theta): states (batch, features) -> one value for each action, (batch, actions)."""
 
-    def __init__(self, features: int, actions: int, hidden: int):
+    def __init__(self, features: int, actions: int, hidden: int, unit: float):
         super().__init__()
         first, second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
         last = nn.Linear(hidden, actions)  # no activation after it: a return can be any number
         self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+        self.unit = unit  # the outputs stay near 1, however large returns are
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return 100 * self.layers(states)  # returns are often hundreds, outputs near 1
+        return self.unit * self.layers(states)
 
 
 class ReplayMemory:

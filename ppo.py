@@ -170,8 +170,9 @@ class Policy(nn.Module):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
         self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, n))
-        box = isinstance(action_space, gym.spaces.Box)  # then one spread for all states, as a
-        self.log_std = nn.Parameter(torch.zeros(n)) if box else None  # log: it stays positive
+        # Box actions: one spread for all states. Its logarithm: so the spread stays positive.
+        spread = nn.Parameter(torch.full((n,), -0.5))
+        self.log_std = spread if isinstance(action_space, gym.spaces.Box) else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (..., features) -> distribution whose log_prob is (...,)."""

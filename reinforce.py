@@ -78,7 +78,8 @@ def train(
 
     # [1] Initialise theta arbitrarily
     policy = Policy(env.observation_space.shape[0], env.action_space, hidden)
-    V = Value(env.observation_space.shape[0], hidden)  # beyond the slide
+    unit = 1 / max(1 - gamma, 1e-3)  # the return of a reward of 1 at every step
+    V = Value(env.observation_space.shape[0], hidden, unit)  # beyond the slide
     groups = [dict(params=policy.parameters(), lr=alpha), dict(params=V.parameters(), lr=beta)]
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
 
@@ -153,12 +154,13 @@ class Policy(nn.Module):
 class Value(nn.Module):
     """V(s), the baseline: states (batch, features) -> values (batch,)."""
 
-    def __init__(self, features: int, hidden: int):
+    def __init__(self, features: int, hidden: int, unit: float):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.unit = unit  # the outputs stay near 1, however large returns are
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return 100 * self.layers(states).squeeze(-1)  # returns are often hundreds, outputs near 1
+        return self.unit * self.layers(states).squeeze(-1)
 
 
 def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:

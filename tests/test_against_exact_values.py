@@ -1,4 +1,4 @@
-"""Learned values against exact ones: what a finite MDP's table P says, computed without learning."""
+"""Learned values against exact ones: what a finite MDP's table P says, without learning."""
 
 import gymnasium as gym
 import numpy as np

@@ -72,7 +72,7 @@ def test_qlearning_table(end, value):
 def test_dqn(end, value, n_steps, tau):
     q_network, _ = dqn.train(
         OneState(end), steps=1_000, gamma=0.5, epsilon=1.0, train_every=1, batch=32, hidden=32,
-        tau=tau, alpha=1e-4, n_steps=n_steps,
+        tau=tau, alpha=1e-3, n_steps=n_steps,
     )  # fmt: skip
     assert q_network(STATE).detach().numpy() == near(value)
 

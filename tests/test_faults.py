@@ -84,7 +84,7 @@ TRAIN = {
     "actor_critic": lambda make, **budget: actor_critic.train(make(), **budget),
     "ddpg": lambda make, **budget: ddpg.train(make(), **budget),
     "a3c": lambda make, **budget: a3c.train(make, workers=1, **budget),
-    "ppo": lambda make, **budget: ppo.train(make, **budget),
+    "ppo": lambda make, **budget: ppo.train(make, n_envs=4, horizon=64, **budget),
 }
 NEURAL = [script for script in TRAIN if script != "qlearning_table"]
 
@@ -107,7 +107,7 @@ def test_nan_rewards_on_the_command_line(script, capsys):
     more = ["--workers", "1"] if script == "a3c" else []
     assert run(script, "--env", env, "--steps", "20000", "--out", "out", *more) == 1
     page, errors = capsys.readouterr()
-    assert "diverged" in errors and "step" in errors and "Traceback" not in errors
+    assert f"{env} gave the reward nan at step 501" in errors and "Traceback" not in errors
     assert Path("out/returns.csv").exists() and not Path("out/weights.pt").exists()
 
 
@@ -173,7 +173,6 @@ BOXES = {
     "narrow, far from 0": (100.0, 100.1),
     "one of each": ([0, -0.7], [INF, 0.2]),
     "two halves": ([-INF, 2], [-1, INF]),
-    "one point": ([-1, 3], [1, 3]),
     "float64": (-0.1, 0.3, np.float64),
     "of two dimensions": (-0.1, 0.3, np.float32, (2, 3)),
 }
@@ -227,17 +226,12 @@ def test_a3c_starts_by_fork_and_by_spawn(method):
     assert no_process_left()
 
 
-def test_a3c_two_workers_learn_in_the_same_theta():
-    """Both processes change it, and the caller gets it; with alpha next to 0 it stays."""
-    _, returns = a3c.train(Odd, steps=2_000, workers=2, seed=3)
-    moved, still = (
-        a3c.train(Odd, steps=500, workers=2, seed=3, alpha=alpha)[0] for alpha in (1e-2, 1e-12)
-    )
-    drift = [
-        (p - q).abs().max().item()
-        for p, q in zip(moved.parameters(), still.parameters(), strict=True)
-    ]
-    assert max(drift) > 0.02
+def test_a3c_processes_change_the_theta_that_the_caller_gets():
+    """With a step size next to 0 it stays as it was drawn."""
+    options = dict(steps=500, workers=2, seed=3)
+    moved, still = (a3c.train(Odd, alpha=alpha, **options)[0] for alpha in (1e-2, 1e-12))
+    pairs = zip(moved.parameters(), still.parameters(), strict=True)
+    assert max((p - q).abs().max().item() for p, q in pairs) > 0.02
 
 
 def test_a3c_a_worker_that_raises():

@@ -139,7 +139,10 @@ def test_dqn_semi_gradient(recorders, tau):
         theta, found = recorder.steps[i]
         if i > 0:  # after each step: theta' <- tau theta + (1 - tau) theta'
             target = [tau * new + (1 - tau) * old for new, old in zip(theta, target, strict=True)]
-        online, slow = load(dqn.QNetwork(3, 2, 128), theta), load(dqn.QNetwork(3, 2, 128), target)
+        online, slow = (
+            load(dqn.QNetwork(3, 2, 128, 10), theta),
+            load(dqn.QNetwork(3, 2, 128, 10), target),
+        )
         with torch.no_grad():
             y = r if terminated else r + GAMMA * slow(torch.from_numpy(s2)).max().item()
         same(found, gradients((y - online(torch.from_numpy(s))[a]) ** 2, online))
@@ -200,7 +203,7 @@ def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch, n_ste
     dqn.train(env, steps=20, gamma=GAMMA, alpha=1e-6, batch=6, train_every=4, n_steps=n_steps)
     assert len(recorders[0].steps) == 4  # at steps 8, 12, 16, 20: at step 4 the memory holds 4
     theta, found = recorders[0].steps[0]  # the first step: theta' is still theta
-    Q = load(dqn.QNetwork(3, 2, 128), theta)
+    Q = load(dqn.QNetwork(3, 2, 128, 10), theta)
     s, a, r, s2, terminated, gammas = batches[0]
     known = {tuple(step[0].tolist()): i for i, step in enumerate(env.log)}
     with torch.no_grad():
@@ -385,7 +388,7 @@ def played(monkeypatch, recorders, actions, **options):
     recorders.clear()
     monkeypatch.setattr(reinforce, "Categorical", scripted(actions))
     reinforce.train(TwoDecisions(), episodes=1, gamma=1.0, seed=3, hidden=8, **options)
-    networks = reinforce.Policy(4, TwoDecisions.action_space, 8), reinforce.Value(4, 8)
+    networks = reinforce.Policy(4, TwoDecisions.action_space, 8), reinforce.Value(4, 8, 1_000)
     policy, _, found, _ = load_both(*networks, recorders[0].steps[0])
     return policy, [-g for g in found]
 
@@ -439,7 +442,7 @@ def test_reinforce_returns_are_discounted_sums(recorders, baseline, continuous):
         assert bool(terminated[-1]) == (episode == 0) and bool(truncated[-1]) == (episode == 1)
         policy, V, found, found_v = load_both(
             reinforce.Policy(3, env.action_space, 8),
-            reinforce.Value(3, 8),
+            reinforce.Value(3, 8, 10),
             recorders[0].steps[episode],
         )
         rest = V(s2[-1:]).item() if baseline and episode == 1 else 0.0

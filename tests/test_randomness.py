@@ -1,5 +1,5 @@
-"""One seed, one result, bit for bit; two seeds differ; numpy's and Python's global random states are
-left alone. literal=True is LITERAL, bit for bit. Actions are drawn from pi."""
+"""One seed, one result, bit for bit; two seeds differ; numpy's and Python's global random states
+are left alone. literal=True is LITERAL, bit for bit. Actions are drawn from pi."""
 
 import functools
 import random
@@ -25,22 +25,22 @@ CARTPOLE, PENDULUM, MAZE = (
 # script -> its environment, and a training of a second
 SCRIPTS = {
     qlearning_table: (MAZE, dict(episodes=100)),
-    dqn: (CARTPOLE, dict(steps=1_000)),
-    reinforce: (CARTPOLE, dict(steps=1_000)),
-    actor_critic: (CARTPOLE, dict(steps=1_000)),
-    ddpg: (PENDULUM, dict(steps=600)),
-    a3c: (CARTPOLE, dict(steps=1_000, workers=1)),
-    ppo: (CARTPOLE, dict(steps=3_000, horizon=128)),
+    dqn: (CARTPOLE, dict(steps=600)),
+    reinforce: (CARTPOLE, dict(steps=600)),
+    actor_critic: (CARTPOLE, dict(steps=400)),
+    ddpg: (PENDULUM, dict(steps=250, batch=16, hidden=32)),
+    a3c: (CARTPOLE, dict(steps=600, workers=1)),
+    ppo: (CARTPOLE, dict(steps=1_500, horizon=64, epochs=4)),
 }
 RUNS = {
     script.__name__: functools.partial(script.train, env, **options)
     for script, (env, options) in SCRIPTS.items()
 }
-RUNS["ddpg"] = functools.partial(RUNS["ddpg"], warmup=500)
+RUNS["ddpg"] = functools.partial(RUNS["ddpg"], steps=450, warmup=400)
 RUNS |= {
     "reinforce, continuous": functools.partial(reinforce.train, PENDULUM, steps=1_000),
     "a3c, continuous": functools.partial(a3c.train, PENDULUM, steps=1_000, workers=1),
-    "ppo, continuous": functools.partial(ppo.train, PENDULUM, steps=4_000, objective="clip"),
+    "ppo, continuous": functools.partial(ppo.train, PENDULUM, steps=2_000, objective="clip"),
 }
 # script -> a value that is neither its default nor LITERAL's
 GIVEN = {
@@ -74,7 +74,7 @@ class Bandit(gym.Env):
 
 
 STATE = torch.tensor([5.0, -5.0, 2.0])
-N = 20_000
+N = 8_000
 STILL = dict(seed=2, steps=N, alpha=1e-12)  # nothing is learned
 DRAWN = {
     "reinforce": lambda env: reinforce.train(env, **STILL, beta=1e-12)[0](STATE),
@@ -106,7 +106,7 @@ def test_continuous_actions_are_drawn_from_pi(script):
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(N)
 
 
-@pytest.mark.parametrize("decay", [0, 10_000])
+@pytest.mark.parametrize("decay", [0, 4_000])
 def test_dqn_takes_random_actions_with_probability_epsilon(decay):
     """Of four actions three are seen in a random step only. Epsilon falls in a line from 1 to 0.2
     over `decay` steps, and stays there."""
@@ -117,7 +117,7 @@ def test_dqn_takes_random_actions_with_probability_epsilon(decay):
     epsilon = 0.2 + 0.8 * np.maximum(0, 1 - np.arange(1, N + 1) / decay) if decay else 0.2
     expected = 0.75 * epsilon * np.ones(N)
     for part in np.split(np.arange(N), 4):
-        assert other[part].mean() == pytest.approx(expected[part].mean(), abs=0.035)
+        assert other[part].mean() == pytest.approx(expected[part].mean(), abs=0.055)
 
 
 def everything(result) -> list[bytes]:
@@ -165,7 +165,8 @@ def test_literal_is_literal_and_a_given_value_wins(script):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_an_environment_or_a_function_that_makes_one(script):
     env, budget = SCRIPTS[script]
-    assert everything(script.train(env(), **budget)) == everything(script.train(env, **budget))
+    opened = gym.make(env().spec.id)
+    assert everything(script.train(opened, **budget)) == everything(script.train(env, **budget))
 
 
 def test_a3c_workers_see_different_states():
