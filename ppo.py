@@ -170,8 +170,9 @@ class Policy(nn.Module):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
         self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, n))
-        # Box actions: one spread for all states. Its logarithm: so the spread stays positive.
-        spread = nn.Parameter(torch.full((n,), -0.5))
+        # Box actions: one spread for all states, at first exp(-1), a third of the way to a bound.
+        # Its logarithm is learned, so that the spread stays positive.
+        spread = nn.Parameter(torch.full((n,), -1.0))
         self.log_std = spread if isinstance(action_space, gym.spaces.Box) else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
