@@ -75,7 +75,7 @@ def train(
     memory: int = 100_000,  # capacity of the replay buffer R, in transitions
     batch: int = 128,  # N, transitions in a minibatch
     warmup: int = 1_000,  # first steps, with random actions and without learning
-    sigma: float = 0.2,  # spread of each increment of the noise; actions lie in [-1, 1]
+    sigma: float = 0.1,  # spread of each increment of the noise; actions lie in [-1, 1]
     hidden: int = 128,  # units of each of the two hidden layers
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
