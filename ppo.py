@@ -21,14 +21,14 @@ Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Sch
 
 Where the slide is loose: it gives the objective only. The paper's other surrogate is --objective
 clip: min(r_t A_t, clip(r_t, 1-eps, 1+eps) A_t) with the ratio r_t. The paper found it better than
-the penalty on its robots; on CartPole the two learn about equally fast.
+the penalty on its benchmarks.
 
 Beyond the slide (--literal turns all of it off)
 
     --no-normalize     off: the advantages of a minibatch get mean 0 and spread 1. The penalty beta
                        KL then has the same weight against small advantages and large ones.
-    --no-scale-rewards off: rewards are divided by the spread of the returns so far. V learns
-                       numbers near 1 in a few steps, numbers near 1000 in thousands.
+    --no-scale-rewards off: rewards are divided by the spread of the returns so far. V then has
+                       numbers near 1 to learn, whatever the size of the rewards.
 
 Try
 

@@ -10,6 +10,7 @@ import functools
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from test_against_exact_values import optimal_values
 
 import a3c
@@ -78,11 +79,16 @@ def test_dqn_balances_the_pole():
 
 
 def test_dqn_finds_paradise():
-    """Paradise brings 1, hell -1; random steps find hell first."""
+    """The greedy policy gets there; random steps find hell (-1) first."""
     env = envs.make("Maze-v0")
-    _, returns = dqn.train(env, steps=8_000, gamma=0.9, epsilon_decay=6_000)
+    q_network, returns = dqn.train(env, steps=15_000, gamma=0.9)
     assert np.mean(returns[:20]) < 0
-    assert np.mean(returns[-20:]) > 0.7
+    (state, _), done = env.reset(), False
+    while not done:
+        action = q_network(torch.eye(16)[state]).argmax().item()
+        state, reward, terminated, truncated, _ = env.step(action)
+        done = terminated or truncated
+    assert reward == 1
 
 
 def test_reinforce_balances_the_pole():
