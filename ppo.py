@@ -19,9 +19,9 @@ Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Sch
     [f]     d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
     [g]     theta_old <- theta
 
-Where the slide is loose: it gives the objective only. The paper's other surrogate is --objective
-clip: min(r_t A_t, clip(r_t, 1-eps, 1+eps) A_t) with the ratio r_t. The paper found it better than
-the penalty on its benchmarks.
+Where the slide is loose: it gives the objective only. The paper's other surrogate is --clip 0.2:
+min(r_t A_t, clip(r_t, 1-eps, 1+eps) A_t) with the ratio r_t and eps = 0.2. The paper found it
+better than the penalty on its benchmarks.
 
 Beyond the slide (--literal turns all of it off)
 
@@ -35,7 +35,7 @@ Try
     python ppo.py --env CartPole-v1
     python ppo.py --env Pendulum-v1
     python ppo.py --env LunarLander-v3
-    python ppo.py --env Acrobot-v1 --objective clip
+    python ppo.py --env Acrobot-v1 --clip 0.2
 
 References
 
@@ -49,7 +49,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Literal
 
 import gymnasium as gym
 import numpy as np
@@ -70,10 +69,9 @@ def train(
     gamma: float = 0.99,  # discount of the return
     gae_lambda: float = 0.98,  # lambda of the advantage: 0 looks one step ahead, 1 to the end
     alpha: float = 2e-3,  # step size of Adam
-    objective: Literal["kl", "clip"] = "kl",  # the slide's surrogate, or the paper's clipped one
     beta: float = 1.0,  # weight of the KL penalty to begin with
     d_targ: float = 0.01,  # the distance E_t[KL] that an iteration should go
-    clip: float = 0.2,  # eps of the clipped surrogate
+    clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
     normalize: bool = True,  # advantages of a minibatch get mean 0 and spread 1
     scale_rewards: bool = True,  # divide rewards by the spread of the returns so far
     hidden: int = 64,  # units of each hidden layer
@@ -141,7 +139,7 @@ def train(
                 # [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t
                 #     - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
                 L = (ratio * A_j - beta * kl_divergence(pi_old, pi)).mean()
-                if objective == "clip":  # beyond 1 +- eps an action gains nothing more
+                if clip:  # the other surrogate: beyond 1 +- eps an action gains nothing more
                     L = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()
                 # V learns beside the policy and shares no weight with it. Minus: Adam descends.
                 loss = (target[j] - V(s[j])).square().mean() - L

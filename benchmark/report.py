@@ -307,7 +307,7 @@ def write(file, by_group, pictures: Path) -> None:
         groups = {
             "--literal" if "--literal" in f else "default": rs
             for (env, f), rs in both
-            if env == DEMO[script] and "--objective" not in f
+            if env == DEMO[script] and "--clip" not in f
         }
         if groups:
             (pictures / f"{script}.png").write_bytes(curves(script, groups))

@@ -191,7 +191,7 @@ if "Taxi-v3" not in gym.registry:
 # ---------------------------------------------------------------------------- opening any of them
 
 
-class Guard(gym.Wrapper):
+class Guard(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Ends the running episode after Ctrl-C, and refuses rewards that are not finite.
 
     Args:
@@ -204,6 +204,9 @@ class Guard(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env, stop=None):
+        gym.utils.RecordConstructorArgs.__init__(
+            self, stop=stop, _disable_deepcopy=True
+        )  # env.spec can make it again
         super().__init__(env)
         self.stop, self.steps = stop, 0
 

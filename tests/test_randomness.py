@@ -40,7 +40,7 @@ RUNS["ddpg"] = functools.partial(RUNS["ddpg"], steps=450, warmup=400)
 RUNS |= {
     "reinforce, continuous": functools.partial(reinforce.train, PENDULUM, steps=1_000),
     "a3c, continuous": functools.partial(a3c.train, PENDULUM, steps=1_000, workers=1),
-    "ppo, continuous": functools.partial(ppo.train, PENDULUM, steps=2_000, objective="clip"),
+    "ppo, continuous": functools.partial(ppo.train, PENDULUM, steps=2_000, clip=0.2),
 }
 # script -> a value that is neither its default nor LITERAL's
 GIVEN = {
