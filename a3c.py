@@ -58,7 +58,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import sys
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -96,7 +95,7 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
         # [7] repeat
         while True:
             # [8] Perform a_t according to policy pi(a_t|s_t; theta')
-            with torch.inference_mode():  # acting needs no gradient
+            with torch.inference_mode():  # acting needs no gradient; [16] computes log pi again
                 action = model.pi(torch.from_numpy(state)).sample().numpy()
             # [9] Receive reward r_t and new state s_{t+1}
             state, reward, terminated, truncated, info = env.step(action)
@@ -114,19 +113,19 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
                 break
 
         s, a = torch.from_numpy(np.stack(states)), torch.from_numpy(np.stack(actions))
-        V = model.V(s)  # (t - t_start + 1,): the last state as well
+        values = model.V(s)  # (t - t_start + 1,): the last state as well
         # Nothing follows a terminal state. After a time limit the task would have gone on, and V
-        # says how well: R = 0 would teach that good states are worthless when time runs out.
+        # says how well: R = 0 would teach V that nothing follows.
         # [13] R = 0 for terminal s_t; V(s_t, theta'_v) for non-terminal s_t
         #      (bootstrap from last state)
-        R = 0.0 if terminated else V[-1].item()
+        R = 0.0 if terminated else values[-1].item()
         targets = np.zeros(t - t_start, np.float32)
         # [14] for i in {t-1, ..., t_start} do
         for i in reversed(range(t - t_start)):
             # [15] R <- r_i + gamma R
             R = rewards[i] + gamma * R
             targets[i] = R
-        error = torch.from_numpy(targets) - V[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
+        error = torch.from_numpy(targets) - values[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
         pi = model.pi(s[:-1])
         # Minus: theta climbs this line, the update below descends. detach: the advantage is a
         # constant here, or the policy gradient would also change V.
@@ -134,15 +133,16 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
         #      d theta <- d theta + grad_theta' log pi(a_i|s_i; theta') (R - V(s_i; theta'_v))
         #      (vectorised over i)
         policy_loss = -(pi.log_prob(a) * error.detach()).sum()
+        # No detach here: V moves towards R. error.square() is (t - t_start,).
         # [17] Accumulate gradients wrt theta'_v:
         #      d theta_v <- d theta_v + d(R - V(s_i; theta'_v))^2 / d theta'_v (vectorised over i)
         value_loss = error.square().sum()
         loss = policy_loss + value_loss - entropy * pi.entropy().sum()  # entropy: beyond the slide
         if not loss.isfinite():
-            raise FloatingPointError(f"loss {loss.item()} at step {shared.T}: smaller alpha?")
+            raise FloatingPointError(f"loss {loss.item()} at step {shared.T}: try a smaller alpha")
         loss.backward()  # adds to d theta and d theta_v: pi and V share no weight
         # No lock: two workers may write the same number at once, and one change may be lost. The
-        # A3C paper found that harmless.
+        # A3C paper updates without locks, too, and learns well.
         # [18] Perform asynchronous update of theta using d theta and of theta_v using d theta_v
         shared.adam(parameters_to_vector([p.grad for p in parameters]), alpha, rank)
 
@@ -292,10 +292,9 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
     box = gym.spaces.flatten_space(space)
     # A Gaussian goes beyond any bound: the environment gets the nearest action in its space.
     inside = lambda a: gym.spaces.unflatten(space, a.clip(box.low, box.high).astype(box.dtype))
-    env = gym.wrappers.TransformAction(env, inside, box)
     low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
     high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
-    return gym.wrappers.RescaleAction(env, low, high)
+    return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
 
 
 # The slide and nothing else.
@@ -324,4 +323,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

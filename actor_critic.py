@@ -4,7 +4,8 @@ REINFORCE waits for the end of an episode, and its return v_t says little about 
 many (credit assignment). So let a critic Q_phi(s,a) judge the actions: the actor pi_theta picks an
 action, the critic tells it how good that was. The critic learns as in Q-learning, from the "real
 value" R + gamma max_a Q_phi(s',a), and can borrow the tricks of Q-learning. "Two networks,
-extremely hard to converge", says the slide: each of them learns from the mistakes of the other.
+extremely hard to converge", says the slide: each learns from estimates of the other, with their
+errors.
 
 Pseudocode ([1] and [2] are the slide's update rules; [a] to [d] are the usual loop around them)
 
@@ -18,7 +19,8 @@ Pseudocode ([1] and [2] are the slide's update rules; [a] to [d] are the usual l
     [d]         Take action a_t, observe R_{t+1}, s_{t+1}
 
 Where the slide is loose: with the max in [2] the critic estimates Q*, the values of the greedy
-policy, where [1] needs Q_pi, those of the actor. The two agree once the actor is nearly greedy.
+policy, where [1] needs Q_pi, those of the actor. The two agree only if the actor is greedy with
+respect to Q_phi. With --batch above 1 the target also holds the rewards of the actor's own actions.
 [2] is meant as descent on the squared error (the written sign climbs), with the "real value" as a
 constant: the gradient flows through Q_phi(s_t,a_t) only. Both updates use theta and phi as they
 were at step t.
@@ -27,11 +29,10 @@ Beyond the slide (--literal turns all of it off)
 
     --no-advantage     off: the weight in [1] is the "real value" minus the mean of Q_phi under pi,
                        in place of Q_phi(s_t,a_t). An action that did worse than the policy's mean
-                       becomes less likely, and the actor follows rewards more than the critic's
-                       first guesses.
+                       becomes less likely.
     --batch 1          off: one update for many steps, with the rewards up to the last of them in
-                       the "real value". One step alone says little, and its neighbours say the
-                       same.
+                       the "real value". The mean over many steps has less variance, and a reward
+                       reaches all earlier steps of the batch at once.
     --no-adam          off: Adam in place of the plain gradient step. It divides each weight's
                        gradient by its usual size, so that one alpha fits values of 1 and of 500.
 
@@ -53,7 +54,6 @@ References
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -71,11 +71,11 @@ def train(
     steps: int = 1_000_000,  # the budget in environment steps; the first budget used up ends it
     gamma: float = 0.99,  # discount of the return
     alpha: float = 5e-3,  # step size of the actor
-    beta: float = 3e-2,  # step size of the critic; it has to lead, the actor follows it
+    beta: float = 3e-2,  # step size of the critic: larger, as it has to keep up with the actor
     batch: int = 256,  # steps in each update
     advantage: bool = True,  # weight log pi with the real value minus the mean of Q_phi under pi
     adam: bool = True,  # Adam in place of the plain gradient step
-    hidden: int = 64,  # units of the hidden layer of each network
+    hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
 ) -> tuple[Network, Network, list[float]]:
@@ -90,11 +90,12 @@ def train(
 
     # [a] for each episode do
     for episode in range(1, episodes + 1):
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # one seed for all episodes
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # else all would start alike
         done = False
         # [b] for each step t do
         while not done and step < steps:
             step += 1
+            # Sampled, not the argmax: the randomness of pi is the exploration.
             # [c] Choose a_t from pi_theta(.|s_t)
             with torch.inference_mode():  # acting needs no gradient; [1] computes log pi again
                 action = Categorical(logits=actor(torch.from_numpy(state))).sample().item()
@@ -103,30 +104,26 @@ def train(
             done = terminated or truncated
             transitions.append((state, action, float(reward), next_state, terminated, done))
             state = next_state
-            if len(transitions) < batch:  # under --literal never: an update after each step
+            if len(transitions) < batch:  # beyond the slide; batch = 1: an update at each step
                 continue
 
-            s, a, r, s_next, end, cut = map(np.array, zip(*transitions, strict=True))
-            s, a, s_next = (
-                torch.from_numpy(s),
-                torch.from_numpy(a)[:, None],
-                torch.from_numpy(s_next),
-            )
+            s, a, r, s_next, terminated_t, done_t = map(np.array, zip(*transitions, strict=True))
+            s, a, s_next = map(torch.from_numpy, (s, a[:, None], s_next))
             transitions.clear()
             with torch.no_grad():  # the real value is a constant: no gradient flows through it
                 best = critic(s_next).amax(dim=1).numpy()  # max_a Q_phi(s_{t+1},a), (batch,)
             # The real value y_t. The last step of the batch or of an episode bootstraps from best,
             # the others continue with the real value of the next step. Nothing follows a terminal
             # state; a time limit is not terminal, there `best` counts.
-            y = (r + gamma * ~end * best).astype(np.float32)
+            y = (r + gamma * ~terminated_t * best).astype(np.float32)
             for t in reversed(range(batch - 1)):
-                if not cut[t]:
+                if not done_t[t]:
                     y[t] = r[t] + gamma * y[t + 1]
             y = torch.from_numpy(y)
             Q = critic(s)  # (batch, actions)
             Q_t = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), (batch,)
             log_pi = actor(s).log_softmax(dim=1)  # (batch, actions)
-            # The weight is a constant for the actor: detach, or it would change Q instead of pi.
+            # The weight is a constant. Without detach the actor's loss would also change Q.
             weight = Q_t.detach()
             if advantage:  # beyond the slide: minus sum_a pi(a|s_t) Q_phi(s_t,a)
                 weight = y - (log_pi.exp() * Q).sum(dim=1).detach()
@@ -200,4 +197,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

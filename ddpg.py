@@ -53,7 +53,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import sys
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -76,7 +75,7 @@ def train(
     batch: int = 128,  # N, transitions in a minibatch
     warmup: int = 1_000,  # first steps, with random actions and without learning
     sigma: float = 0.1,  # spread of each increment of the noise; actions lie in [-1, 1]
-    hidden: int = 128,  # units of each of the two hidden layers
+    hidden: int = 128,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
 ) -> tuple[Actor, Critic, list[float]]:
@@ -104,10 +103,10 @@ def train(
     # [4] for episode = 1, M do
     for episode in range(1, episodes + 1):
         # N begins at 0 in each episode and then wanders, so that the agent pushes one way for a
-        # while. Independent noise would cancel itself out in a system with inertia.
+        # while. Independent noise would largely average out in a system with inertia.
         # [5] Initialize a random process N for action exploration
         N = OrnsteinUhlenbeck(actions, sigma, rng)
-        # Only the first reset gets the seed: with it, all episodes would begin alike.
+        # Only the first reset gets the seed: given to each, it would start all episodes alike.
         # [6] Receive initial observation state s_1
         state, _ = env.reset(seed=seed if episode == 1 else None)
         done = False
@@ -116,8 +115,8 @@ def train(
         # [7] for t = 1, T do
         while not done and step < steps:
             step += 1
-            # mu alone would repeat itself and never see what other actions do. The noise must not
-            # leave the bounds: R would hold an action that was not carried out.
+            # Without N_t, R holds only the actor's own actions, and Q cannot tell which others are
+            # better. Clipped before it is stored: R must hold the action that was carried out.
             # [8] Select action a_t = mu(s_t|theta^mu) + N_t according to the current policy
             #     and exploration noise
             with torch.inference_mode():  # acting needs no gradient
@@ -128,19 +127,18 @@ def train(
             # [9] Execute action a_t and observe reward r_t and observe new state s_{t+1}
             next_state, reward, terminated, truncated, info = env.step(action)
             # R keeps `terminated`, for [12]. A time limit (truncated) is not terminal: the task
-            # would have gone on, and the state after it keeps its value.
+            # would have gone on, so that y_i needs the value after it.
             # [10] Store transition (s_t, a_t, r_t, s_{t+1}) in R
             R.store(state, action, reward, next_state, terminated)
             state, done = next_state, terminated or truncated
-            if step <= warmup:
+            if step <= warmup:  # beyond the slide: no learning yet
                 continue
 
             # Neighbours in time are alike; a random minibatch mixes many episodes and policies.
             # [11] Sample a random minibatch of N transitions (s_i, a_i, r_i, s_{i+1}) from R
             state_i, action_i, reward_i, next_state_i, terminated_i = R.sample(batch, rng)
-            # The actor stands where DQN has the max. 1 - terminated is 0 at a terminal state, the
-            # case that the slide leaves out. All have shape (batch,). No gradient flows through
-            # the target, or Q would also learn to make its targets easy to reach.
+            # The target actor stands where DQN has the max. 1 - terminated is 0 at a terminal
+            # state, the case that the slide leaves out. y is a constant for [13], (batch,).
             # [12] Set y_i = r_i + gamma Q'(s_{i+1}, mu'(s_{i+1}|theta^mu')|theta^Q')
             with torch.no_grad():
                 next_value = target_critic(next_state_i, target_actor(next_state_i))
@@ -153,8 +151,8 @@ def train(
             L.backward()
             critic_optimizer.step()
             # Autograd is the chain rule: from Q through the action a = mu(s_i) into theta^mu.
-            # inputs=theta_mu: the critic passes the gradient on, its own weights stay as they are,
-            # since they must not change to please the actor. Minus: the optimiser descends.
+            # inputs=theta_mu: the critic passes the gradient on and keeps none for its own weights;
+            # only the actor moves. Minus: the optimiser descends, J is to grow.
             # [14] Update the actor policy using the sampled policy gradient: grad_theta^mu J ~
             #      1/N sum_i grad_a Q(s,a|theta^Q)|s=s_i,a=mu(s_i) grad_theta^mu mu(s|theta^mu)|s_i
             J = critic(state_i, actor(state_i)).mean()
@@ -162,7 +160,7 @@ def train(
             (-J).backward(inputs=theta_mu)
             actor_optimizer.step()
             # theta' + tau (theta - theta'), the same, for all weights of both networks in one call.
-            # Slow targets hardly move while Q runs after them; with tau = 1 Q may diverge.
+            # Slow targets change little between two steps; with tau = 1 Q may diverge.
             # [15] Update the target networks: theta^Q' <- tau theta^Q + (1-tau) theta^Q'
             #      theta^mu' <- tau theta^mu + (1-tau) theta^mu'
             with torch.no_grad():
@@ -247,10 +245,9 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
     box = gym.spaces.flatten_space(space)
     # Rounding must not lead out of the space either.
     inside = lambda a: gym.spaces.unflatten(space, a.clip(box.low, box.high).astype(box.dtype))
-    env = gym.wrappers.TransformAction(env, inside, box)
     low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
     high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
-    return gym.wrappers.RescaleAction(env, low, high)
+    return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
 
 
 LITERAL = dict(warmup=0)  # the slide and nothing else
@@ -278,4 +275,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -26,8 +26,9 @@ Pseudocode (Mnih et al., 2013, Algorithm 1)
 
 Where the slide is loose: it writes the gradient of L_t as E[R + gamma max Q - Q]. The loss is the
 square of that difference, and its gradient flows through Q(s_t,a_t;theta) only (a semi-gradient).
-[7] writes Q*, but only the estimate Q(.; theta) is known. The box has no target
-network, the lecture brings it in part 5: --tau 0.01 adds it, y_j then comes from a slow copy of Q.
+The network is left open: here its outputs count in units of 1/(1-gamma), the return of a reward of
+1 at every step. The box has no target network; the lecture adds one in part 5. With --tau 0.01, y_j
+comes from a slowly updated copy of Q.
 
 Beyond the slide (--literal turns all of it off)
 
@@ -35,8 +36,8 @@ Beyond the slide (--literal turns all of it off)
                        states before it n times sooner.
     --epsilon-decay 0  off: epsilon falls from 1 to its final value. Early on Q knows nothing, and
                        random actions show more of the environment.
-    --train-every 1    off: a gradient step only at every fourth step, from a larger minibatch. The
-                       memory changes more between two steps, and training takes half the time.
+    --train-every 1    off: a gradient step only at every fourth step of the environment. The memory
+                       changes more between two gradient steps, and most of the time goes into them.
 
 Try
 
@@ -56,7 +57,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -81,7 +81,7 @@ def train(
     train_every: int = 4,  # environment steps for each gradient step
     n_steps: int = 5,  # rewards that are summed before the bootstrap
     tau: float = 1.0,  # theta' <- tau theta + (1 - tau) theta'; 1, the slide: theta' = theta
-    hidden: int = 128,  # units of each of the two hidden layers
+    hidden: int = 128,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
 ) -> tuple[QNetwork, list[float]]:
@@ -94,7 +94,7 @@ def train(
     # [1] Initialize replay memory D to capacity N
     D = ReplayMemory(memory, features, n_steps, gamma)
     # [2] Initialize action-value function Q with random weights
-    unit = 1 / max(1 - gamma, 1e-3)  # the return of a reward of 1 at every step
+    unit = 1 / max(1 - gamma, 1e-3)  # the return of a reward of 1 at every step, forever
     q_network = QNetwork(features, actions, hidden, unit)
     target_network = copy.deepcopy(q_network)  # Q with theta'; on the slide theta' is theta
     theta, theta_target = list(q_network.parameters()), list(target_network.parameters())
@@ -102,8 +102,9 @@ def train(
 
     # [3] for episode = 1, M do
     for episode in range(1, episodes + 1):
-        # One observation is the whole state here (Markov), so phi looks at the last one only.
-        # Only the first reset gets the seed: with it, all episodes would begin alike.
+        # The slide's s_t holds all images so far. phi takes the last observation alone; that is
+        # enough where the environment is Markov.
+        # Only the first reset gets the seed: given to each, it would start all episodes alike.
         # [4] Initialise sequence s_1 = {x_1} and preprocessed sequence phi_1 = phi(s_1)
         state = phi(env.reset(seed=seed if episode == 1 else None)[0])
         done = False
@@ -114,10 +115,12 @@ def train(
             step += 1
             decay = max(0, 1 - step / epsilon_decay) if epsilon_decay else 0  # beyond the slide
             # On the epsilon-greedy slide epsilon is the probability of the best action; in this
-            # box, and in the field, of a random one. Without it Q never sees its mistakes.
+            # box, and in the field, of a random one. Without random actions an action that Q
+            # underrates is never tried again.
             # [6] With probability epsilon select a random action a_t
             if rng.random() < epsilon + (1 - epsilon) * decay:
                 action = int(rng.integers(actions))
+            # Q* is unknown: its estimate q_network gives one value for each action, (actions,).
             # [7] otherwise select a_t = max_a Q*(phi(s_t), a; theta) (an argmax)
             else:
                 with torch.inference_mode():  # acting needs no gradient
@@ -128,26 +131,28 @@ def train(
             next_state = phi(x)
             done = terminated or truncated
             # D keeps `terminated`, for [12]. A time limit (truncated) is not terminal: the task
-            # would have gone on, and states near the limit would look worthless.
+            # would have gone on, so that y_j needs the value after it.
             # [10] Store transition (phi_t, a_t, r_t, phi_{t+1}) in D
             D.store(state, action, reward, next_state, terminated, done)
             state = next_state
-            if step % train_every or len(D) < batch:
+            if step % train_every or D.stored < batch:  # train_every: beyond the slide
                 continue
 
             # Neighbours in time are alike; a random minibatch mixes many episodes and policies.
+            # state_j: (batch, features), action_j: (batch, 1), the others: (batch,).
             # [11] Sample random minibatch of transitions (phi_j, a_j, r_j, phi_{j+1}) from D
             state_j, action_j, reward_j, next_state_j, terminated_j, gamma_j = D.sample(batch, rng)
-            # Both cases in one line: 1 - terminated is 0 at a terminal state, where r_j is all
-            # there is. gamma_j is gamma, or gamma^n where r_j sums n rewards. Shape: (batch,). The
-            # target is a constant: with a gradient through it Q would also move the target.
+            # Both cases in one line: 1 - terminated is 0 at a terminal state, where y_j = r_j.
+            # gamma_j is gamma, or gamma^n where r_j sums n rewards. target_network has theta', for
+            # tau = 1 the same as theta. y is a constant, (batch,): [13] changes Q(phi_j, a_j) only.
             # [12] Set y_j = r_j for terminal phi_{j+1}; r_j + gamma max_a' Q(phi_{j+1}, a'; theta)
             #      for non-terminal phi_{j+1}
             with torch.no_grad():
                 next_value = target_network(next_state_j).amax(dim=1)
                 y = reward_j + gamma_j * (1 - terminated_j) * next_value
+            # q_network gives one row for each state, gather picks Q(phi_j, a_j) from it.
             # [13] Perform a gradient descent step on (y_j - Q(phi_j, a_j; theta))^2
-            q = q_network(state_j).gather(1, action_j).squeeze(1)  # of the actions taken, (batch,)
+            q = q_network(state_j).gather(1, action_j).squeeze(1)  # (batch,)
             loss = (y - q).square().mean()
             if not loss.isfinite():
                 raise FloatingPointError(f"loss {loss.item()} at step {step}: try a smaller alpha")
@@ -178,7 +183,7 @@ class QNetwork(nn.Module):
         first, second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
         last = nn.Linear(hidden, actions)  # no activation after it: a return can be any number
         self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
-        self.unit = unit  # the outputs stay near 1, however large returns are
+        self.unit = unit  # the layers themselves give small numbers for large returns, too
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.unit * self.layers(states)
@@ -198,9 +203,6 @@ class ReplayMemory:
         self.capacity, self.stored, self.gamma = capacity, 0, gamma
         self.recent = deque(maxlen=n_steps)  # the last steps, which still wait for rewards
 
-    def __len__(self) -> int:
-        return min(self.stored, self.capacity)
-
     def store(self, state, action, reward, next_state, terminated, done) -> None:
         """Take one step. A transition goes in with its n-th reward, or when the episode is done."""
         self.recent.append((state, action, reward))
@@ -215,7 +217,7 @@ class ReplayMemory:
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         """`batch` transitions, drawn uniformly and with replacement: (batch, ...) each."""
-        j = rng.integers(len(self), size=batch)
+        j = rng.integers(min(self.stored, self.capacity), size=batch)
         columns = (self.states, self.actions, self.rewards)
         columns += (self.next_states, self.terminated, self.gammas)
         return tuple(torch.from_numpy(column[j]) for column in columns)
@@ -255,4 +257,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,6 +1,6 @@
 """Proximal policy optimisation (PPO). Lecture part 5, "PPO".
 
-The policy gradient is right only near the policy that collected the data. PPO collects a batch
+Data of one policy give the policy gradient of that policy only. PPO collects a batch
 with pi_theta_old and takes many small steps on it, but pays for moving away: the objective weights
 each advantage A_t by how much more likely the action has become, pi_theta / pi_theta_old, and
 subtracts a penalty for the distance KL[pi_theta_old, pi_theta]. So each batch serves many times,
@@ -27,8 +27,8 @@ Beyond the slide (--literal turns all of it off)
 
     --no-normalize     off: the advantages of a minibatch get mean 0 and spread 1. The penalty beta
                        KL then has the same weight against small advantages and large ones.
-    --no-scale-rewards off: rewards are divided by the spread of the returns so far. V then has
-                       numbers near 1 to learn, whatever the size of the rewards.
+    --no-scale-rewards off: rewards are divided by the spread of their discounted sums so far. V
+                       then learns numbers of a similar size in all environments.
 
 Try
 
@@ -47,7 +47,6 @@ References
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -73,7 +72,7 @@ def train(
     d_targ: float = 0.01,  # the distance E_t[KL] that an iteration should go
     clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
     normalize: bool = True,  # advantages of a minibatch get mean 0 and spread 1
-    scale_rewards: bool = True,  # divide rewards by the spread of the returns so far
+    scale_rewards: bool = True,  # divide rewards by the spread of their discounted sums
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
@@ -83,14 +82,15 @@ def train(
     torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
     envs = vectorised(make_env, n_envs, gamma if scale_rewards else None)
     shape = envs.single_observation_space.shape[0], envs.single_action_space, hidden
-    policy, old, V = Policy(*shape), Policy(*shape), Value(shape[0], hidden)
+    policy, old, V = Policy(*shape), Policy(*shape).requires_grad_(False), Value(shape[0], hidden)
     old.load_state_dict(policy.state_dict())  # theta_old = theta
     optimizer = torch.optim.Adam([*policy.parameters(), *V.parameters()], lr=alpha, fused=True)
     state, returns, step = envs.reset(seed=seed)[0], [], 0  # (N, features); N different seeds
 
     # [a] for iteration = 1, 2, ... do
     while step < steps:
-        # The actors are columns: one call moves all N. Shapes: (T, N), states (T, N, features).
+        # The second axis is the actor: one call of envs.step moves all N. Shapes: (T, N); states
+        # and next_states: (T, N, features).
         # [b] for actor = 1, 2, ..., N do (vectorised over actors)
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)
         states, next_states, actions = *np.zeros((2, horizon, *state.shape), np.float32), []
@@ -100,7 +100,11 @@ def train(
                 actions.append(old(torch.from_numpy(state)).sample())
             states[t] = state
             state, rewards[t], terminated[t], truncated, info = envs.step(actions[t].numpy())
-            next_states[t], done[t], step = state, terminated[t] + truncated, step + n_envs
+            next_states[t], done[t], step = (
+                state,
+                np.maximum(terminated[t], truncated),
+                step + n_envs,
+            )
             for i in np.flatnonzero(done[t]):  # this actor has begun another episode
                 next_states[t, i] = info["final_obs"][i]  # not the first state of that one
                 episode = info["final_info"]["episode"]
@@ -115,7 +119,8 @@ def train(
         # One step's error. Only a terminal state has no future: a time limit (truncated) keeps the
         # bootstrap, and cuts only the sum over later errors, which are another episode's.
         delta = rewards + gamma * (1 - terminated) * next_values - values
-        # lambda between one step's error (little variance, V's bias) and all later ones.
+        # gae_lambda = 0 keeps delta alone: little variance, V's bias. 1 sums all later errors: more
+        # variance, less bias.
         # [d] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
         A, later = np.zeros_like(delta), 0.0
         for t in reversed(range(horizon)):  # A_t = delta_t + gamma lambda A_{t+1}
@@ -124,37 +129,34 @@ def train(
         # From here on the order does not matter: NT samples in a row.
         s, a, A = s.flatten(0, 1), a.flatten(0, 1), torch.from_numpy(A).flatten()
         target = A + torch.from_numpy(values).flatten()  # what V should have said
-        with torch.no_grad():
-            log_pi_old = old(s).log_prob(a)
+        log_pi_old = old(s).log_prob(a)  # theta_old stays where it is: it has no gradient
         # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
         for _ in range(epochs):
             for j in torch.randperm(len(s)).split(batch):
                 pi, A_j = policy(s[j]), A[j]
-                with torch.no_grad():  # theta_old stays where it is
-                    pi_old = old(s[j])
                 if normalize and len(j) > 1:  # beyond the slide
                     A_j = (A_j - A_j.mean()) / (A_j.std() + 1e-8)
-                # 1 at the first step: there [1] has the plain policy gradient's gradient.
+                # At the first gradient step of an iteration theta = theta_old: the ratio is 1, and
+                # the gradient of [1] is the policy gradient.
                 ratio = (pi.log_prob(a[j]) - log_pi_old[j]).exp()  # (M,)
                 # [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t
                 #     - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
-                L = (ratio * A_j - beta * kl_divergence(pi_old, pi)).mean()
+                L = (ratio * A_j - beta * kl_divergence(old(s[j]), pi)).mean()
                 if clip:  # the other surrogate: beyond 1 +- eps an action gains nothing more
                     L = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()
                 # V learns beside the policy and shares no weight with it. Minus: Adam descends.
                 loss = (target[j] - V(s[j])).square().mean() - L
                 if not loss.isfinite():
-                    raise FloatingPointError(
-                        f"loss {loss.item()} at step {step}: try a smaller alpha"
-                    )
+                    raise FloatingPointError(f"loss {loss.item()} at step {step}: lower alpha?")
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        # Too far and the batch no longer describes the policy, too near and it is wasted.
+        # d large: the policy has moved away from the one that the batch describes, so beta doubles.
+        # d small: the penalty is stricter than it need be, so beta halves.
         # [f] d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
         with torch.no_grad():
             d = kl_divergence(old(s), policy(s)).mean().item()
-        beta = beta / 2 if d < d_targ / 1.5 else 2 * beta if d > 1.5 * d_targ else beta
+        beta *= 0.5 if d < d_targ / 1.5 else 2.0 if d > 1.5 * d_targ else 1.0
         # [g] theta_old <- theta
         old.load_state_dict(policy.state_dict())
     envs.close()
@@ -187,21 +189,17 @@ def Value(features: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
 
 
-def vectorised(
-    make_env: Callable | gym.Env, n_envs: int, gamma: float | None
-) -> gym.vector.SyncVectorEnv:
-    """N environments that move together; with a gamma, rewards are scaled by the returns' spread.
+def vectorised(make_env: Callable, n_envs: int, gamma: float | None) -> gym.vector.VectorEnv:
+    """N environments that move together; with a gamma, rewards are scaled (beyond the slide).
 
     SAME_STEP: one that ends begins anew in the same call, so that each row is one transition.
     """
     make_env = make_env.spec.make if isinstance(make_env, gym.Env) else make_env
 
-    def one() -> gym.Env:
-        env = prepare(make_env)
-        return gym.wrappers.NormalizeReward(env, gamma) if gamma is not None else env
-
     same_step = gym.vector.AutoresetMode.SAME_STEP
-    return gym.vector.SyncVectorEnv([one] * n_envs, autoreset_mode=same_step)
+    makers = [lambda: prepare(make_env)] * n_envs
+    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=same_step)
+    return envs if gamma is None else gym.wrappers.vector.NormalizeReward(envs, gamma)
 
 
 def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
@@ -215,10 +213,9 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
     box = gym.spaces.flatten_space(space)
     # A Gaussian goes beyond any bound: the environment gets the nearest action in its space.
     inside = lambda a: gym.spaces.unflatten(space, a.clip(box.low, box.high).astype(box.dtype))
-    env = gym.wrappers.TransformAction(env, inside, box)
     low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
     high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
-    return gym.wrappers.RescaleAction(env, low, high)
+    return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
 
 
 LITERAL = dict(normalize=False, scale_rewards=False)  # the slide and nothing else
@@ -246,4 +243,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -45,8 +45,6 @@ References
 from __future__ import annotations
 
 import functools
-import math
-import sys
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -70,35 +68,38 @@ def train(
     rng, env, returns, step = np.random.default_rng(seed), prepare(env), [], 0
     n_states, n_actions = env.observation_space.n, env.action_space.n
 
-    # A large alpha learns fast and forgets fast: where chance decides, Q follows the last samples.
+    # A small alpha learns slowly, but averages over many samples. A large one learns fast, but
+    # where rewards or next states are random, Q follows the last few samples.
     # [1] Algorithm parameters: step size alpha in (0,1], small epsilon > 0
     assert 0 < alpha <= 1 and 0 <= epsilon <= 1
-    # Terminal states get no update, so that their rows stay 0.
+    # One row for each state, one column for each action. S is never terminal in [8], so the row of
+    # a terminal state stays 0, unless the environment uses its number for another state, too.
     # [2] Initialize Q(s,a), for all s in S+, a in A(s), arbitrarily except that Q(terminal, .) = 0
     Q = np.zeros((n_states, n_actions))
     # [3] Loop for each episode:
     for episode in range(1, episodes + 1):
         decay = 1 - (episode - 1) / episodes if epsilon_decay else 1  # beyond the slide
-        # Only the first reset gets the seed: with it, all episodes would begin alike.
+        # Only the first reset gets the seed: given to each, it would start all episodes alike.
         # [4] Initialize S
         S, _ = env.reset(seed=seed if episode == 1 else None)
         done = False
         # [5] Loop for each step of episode:
         while step < steps:
             step += 1
-            # Without random actions the table would only ever see what it already believes in.
+            # Greedy actions alone repeat the first good path found; better ones stay untried.
             # [6] Choose A from S using policy derived from Q (e.g. epsilon-greedy)
             A = rng.integers(n_actions) if rng.random() < decay * epsilon else greedy(Q[S], rng)
             # [7] Take action A, observe R, S'
             S_next, R, terminated, truncated, info = env.step(A)
-            # The factor says Q(terminal, .) = 0 again, as some environments reuse the number of a
-            # terminal state. A time limit (truncated) is not terminal: the value of S' counts.
+            # (not terminated) is 0 where S' is terminal: Q(terminal, .) = 0 in any case.
+            # A time limit (truncated) is not terminal: the task would have gone on from S'.
             # [8] Q(S,A) <- Q(S,A) + alpha [R + gamma max_a Q(S',a) - Q(S,A)]
             Q[S, A] += alpha * (R + gamma * Q[S_next].max() * (not terminated) - Q[S, A])
-            if not math.isfinite(Q[S, A]):
+            if not np.isfinite(Q[S, A]):
                 raise FloatingPointError(f"Q(S,A) is {Q[S, A]} at step {step}: look at the rewards")
             # [9] S <- S'
             S = S_next
+            # A time limit ends the episode as well, though S' is not terminal.
             # [10] until S is terminal
             if done := terminated or truncated:
                 break
@@ -154,4 +155,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,10 +1,10 @@
 """REINFORCE, the policy gradient by whole episodes. Lecture part 4, "Policy Gradient".
 
 A value function can be far more complicated than a good policy, and a max over continuous actions
-is not possible. So learn the policy itself: play an episode with pi_theta, then make each of its
-actions more likely in proportion to the return v_t that followed it. The likelihood-ratio trick,
-grad J = E[r(tau) grad log p(tau; theta)], shows that this climbs the expected return, and the
-unknown dynamics of the environment drop out of the gradient.
+is not possible. So learn the policy itself: play an episode with pi_theta, then raise the log
+probability of each of its actions in proportion to the return v_t that followed it. The
+likelihood-ratio trick, grad J = E[r(tau) grad log p(tau; theta)], shows that this climbs the
+expected return, and the unknown dynamics of the environment drop out of the gradient.
 
 Pseudocode (Williams, 1992)
 
@@ -16,16 +16,17 @@ Pseudocode (Williams, 1992)
 
 Where the slide is loose: the derivation weights every action with r(tau), the return of the whole
 episode, the box with v_t, the return from step t on. An action cannot change the rewards before
-it, so v_t leaves them out and has the lower variance. For gamma < 1 the exact weight is gamma^t
-v_t (Sutton & Barto, section 13.3); the box drops gamma^t, as nearly all code does, and so does
-this code. All steps of the box use the theta that played the episode: one gradient step takes
-their sum.
+it, so v_t leaves them out and usually has the lower variance. For gamma < 1 the exact weight is
+gamma^t v_t (Sutton & Barto, section 13.3); the box drops gamma^t, as nearly all code does, and so
+does this code. The box changes theta at every t, yet the derivation needs the theta that played
+the episode: one gradient step takes the sum over t.
 
 Beyond the slide (--literal turns all of it off)
 
-    --no-baseline      off: v_t minus a learned V(s_t). If all returns are positive, all actions
-                       become more likely; minus V(s_t), those that did worse than expected become
-                       less likely. The expected gradient stays the same, its variance falls.
+    --no-baseline      off: v_t minus a learned V(s_t). If all returns are positive, [4] pushes up
+                       every action taken; minus V(s_t), only those that did better than expected.
+                       The expected gradient is the same, its variance usually lower.
+                       V also stands for the rewards that a time limit has cut off.
     --no-adam          off: Adam in place of the plain gradient step. It divides each weight's
                        gradient by its usual size, so that one alpha fits returns of 1 and of 500.
 
@@ -46,7 +47,6 @@ References
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -78,7 +78,7 @@ def train(
 
     # [1] Initialise theta arbitrarily
     policy = Policy(env.observation_space.shape[0], env.action_space, hidden)
-    unit = 1 / max(1 - gamma, 1e-3)  # the return of a reward of 1 at every step
+    unit = 1 / max(1 - gamma, 1e-3)  # the return of a reward of 1 at every step, forever
     V = Value(env.observation_space.shape[0], hidden, unit)  # beyond the slide
     groups = [dict(params=policy.parameters(), lr=alpha), dict(params=V.parameters(), lr=beta)]
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
@@ -86,7 +86,7 @@ def train(
     # The episode is played to its end first: v_t needs all the rewards after step t.
     # [2] for each episode {s_1, a_1, r_2, ..., s_{T-1}, a_{T-1}, r_T} ~ pi_theta do
     for episode in range(1, episodes + 1):
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # one seed for all episodes
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # else all would start alike
         states, actions, rewards, done = [state], [], [], False
         while not done and step < steps:
             step += 1
@@ -103,19 +103,21 @@ def train(
         s, a = torch.from_numpy(np.stack(states)), torch.from_numpy(np.stack(actions))
         values = V(s)  # (T,): V of the last state as well
         # v_t = r_{t+1} + gamma v_{t+1}, from the last step backwards. Nothing follows a terminal
-        # state. A time limit (truncated) is not terminal: the rest is V of the last state, if any.
+        # state. After a time limit (truncated) V of the last state stands for the rewards that the
+        # task would still have given; without a baseline they count as 0.
         v = np.zeros(len(rewards), np.float32)
-        following = values[-1].item() if baseline and not terminated else 0.0
+        later = values[-1].item() if baseline and not terminated else 0.0
         for t in reversed(range(len(rewards))):
-            v[t] = following = rewards[t] + gamma * following
+            v[t] = later = rewards[t] + gamma * later
         v = torch.from_numpy(v)  # (T-1,)
-        # detach: the policy follows the weight, V must not be moved to make the weight larger.
+        # detach: the weight is a constant. Without it the policy's loss would also change V.
         weight = v - values[:-1].detach() if baseline else v
 
         # [3] for t = 1 to T-1 do (vectorised over t)
         log_pi = policy(s[:-1]).log_prob(a)  # (T-1,)
         # Autograd gives the sum of the gradients of all terms. Minus: the optimiser descends, the
-        # box climbs. Without the log, likely actions would be pushed up just for being frequent.
+        # box climbs. grad log pi = grad pi / pi: the division makes up for likely actions being
+        # drawn more often.
         # [4] theta <- theta + alpha grad_theta log pi_theta(s_t, a_t) v_t (vectorised over t)
         loss = -(log_pi * weight).sum()
         if baseline:  # V learns to predict v_t; it shares no weight with the policy
@@ -157,7 +159,7 @@ class Value(nn.Module):
     def __init__(self, features: int, hidden: int, unit: float):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-        self.unit = unit  # the outputs stay near 1, however large returns are
+        self.unit = unit  # the layers themselves give small numbers for large returns, too
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.unit * self.layers(states).squeeze(-1)
@@ -174,10 +176,9 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
     box = gym.spaces.flatten_space(space)
     # A Gaussian goes beyond any bound: the environment gets the nearest action in its space.
     inside = lambda a: gym.spaces.unflatten(space, a.clip(box.low, box.high).astype(box.dtype))
-    env = gym.wrappers.TransformAction(env, inside, box)
     low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
     high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
-    return gym.wrappers.RescaleAction(env, low, high)
+    return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
 
 
 # The slide and nothing else. The plain step is as large as the returns are, hence the small alpha.
@@ -205,4 +206,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
