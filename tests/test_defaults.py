@@ -477,13 +477,97 @@ def test_ddpg_noise_by_hand():
         assert process.sample() == pytest.approx(N, abs=1e-12)
 
 
-def test_spread_at_first_of_reinforce_a3c_ppo():
-    space = gym.spaces.Box(-1, 1, (2,))
-    assert ppo.Policy(3, space, 8)(torch.zeros(3)).stddev.tolist() == pytest.approx(
-        [np.exp(-1)] * 2
-    )
-    assert reinforce.Policy(3, space, 8)(torch.zeros(3)).stddev.tolist() == [1, 1]
-    assert a3c.Model(3, space, 8).pi(torch.zeros(3)).stddev.tolist() == [1, 1]
+# ------------------------------------------------------------------------------------ the networks
+
+
+def by_hand(layers: torch.nn.Sequential, x: np.ndarray, activation) -> np.ndarray:
+    """A chain of W x + b, with the activation between two of them, in float64."""
+    parts = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+    for i, part in enumerate(parts):
+        W, b = part.weight.detach().double().numpy(), part.bias.detach().double().numpy()
+        x = W @ x + b
+        x = activation(x) if i < len(parts) - 1 else x
+    return x
+
+
+STATES = torch.randn(7, 3, generator=torch.manual_seed(1))
+relu = lambda x: np.maximum(x, 0)
+
+
+def check_network(found: torch.Tensor, layers, activation, change=lambda x: x, inputs=STATES):
+    expected = [change(by_hand(layers, x.double().numpy(), activation)) for x in inputs]
+    expected = np.array(expected).reshape(found.shape)
+    assert found.detach().numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_networks_of_dqn():
+    """Two hidden layers; the outputs, in units, may be any number."""
+    Q = dqn.QNetwork(3, 4, 16, 25.0)
+    assert [layer.out_features for layer in Q.layers[::2]] == [16, 16, 4]
+    check_network(Q(STATES), Q.layers, relu, lambda x: 25 * x)
+
+
+def test_networks_of_actor_critic():
+    network = actor_critic.Network(3, 4, 16)
+    assert [layer.out_features for layer in network.layers[::2]] == [16, 4]
+    check_network(network(STATES), network.layers, np.tanh)
+
+
+def test_networks_of_ddpg():
+    """mu stays within [-1, 1]; Q sees state and action."""
+    mu, Q = ddpg.Actor(3, 2, 16), ddpg.Critic(3, 2, 16)
+    check_network(mu(STATES), mu.layers, relu, np.tanh)
+    assert (100 * STATES).abs().max() > 100 and mu(1e4 * STATES).abs().max() <= 1
+    actions = torch.randn(7, 2, generator=torch.manual_seed(2))
+    check_network(Q(STATES, actions), Q.layers, relu, inputs=torch.cat([STATES, actions], 1))
+
+
+SPREAD = {"reinforce": 1.0, "a3c": 1.0, "ppo": np.exp(-1)}  # at first
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_policies_and_values(name):
+    """A softmax of the outputs, or a Gaussian around them with a learned spread for each dimension;
+    V beside it, which shares no weight."""
+    script, box = importlib.import_module(name), gym.spaces.Box(-1, 1, (2,))
+    for space, n in ((gym.spaces.Discrete(4), 4), (box, 2)):
+        if name == "a3c":
+            model = script.Model(3, space, 16)
+            pi, layers, log_std = model.pi, model.actor, model.log_std
+            V, critic, unit = model.V, model.critic, 1.0
+        else:
+            pi = script.Policy(3, space, 16)
+            layers, log_std = pi.layers, pi.log_std
+            V = script.Value(3, 16, 50.0) if name == "reinforce" else script.Value(3, 16)
+            critic, unit = (V.layers, 50.0) if name == "reinforce" else (V, 1.0)
+        assert [part.out_features for part in layers[::2]] == [16, n]
+        outputs = np.array([by_hand(layers, x.double().numpy(), np.tanh) for x in STATES])
+        if space is box:
+            assert pi(STATES).stddev.detach().numpy() == pytest.approx(SPREAD[name])
+            with torch.no_grad():
+                log_std.copy_(torch.tensor([0.5, -1.5]))
+            found, spread = pi(STATES), np.exp([0.5, -1.5])
+            assert found.mean.detach().numpy() == pytest.approx(outputs, abs=1e-5)
+            density = -0.5 * ((0.3 - outputs) / spread) ** 2 - np.log(spread * np.sqrt(2 * np.pi))
+            log_prob = found.log_prob(torch.full((7, 2), 0.3)).detach().numpy()
+            assert log_prob == pytest.approx(density.sum(axis=1), abs=1e-4)
+        else:
+            assert log_std is None
+            expected = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
+            assert pi(STATES).probs.detach().numpy() == pytest.approx(expected, abs=1e-5)
+        check_network(V(STATES), critic, np.tanh, lambda x, unit=unit: unit * x)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.99, 0.999, 0.99999, 1.0])
+def test_the_unit_of_values(monkeypatch, gamma):
+    """dqn and reinforce: the return of a reward of 1 at every step, up to a thousand of them."""
+    units = []
+    for script, name in ((dqn, "QNetwork"), (reinforce, "Value")):
+        kind = getattr(script, name)
+        make = lambda *a, kind=kind: units.append(a[-1]) or kind(*a)
+        monkeypatch.setattr(script, name, make)
+        script.train(Walk(), steps=2, gamma=gamma)
+    assert units == pytest.approx([min(1 / (1 - gamma) if gamma < 1 else np.inf, 1000)] * 2)
 
 
 # ------------------------------------------------------------------------------ PPO's minibatches
