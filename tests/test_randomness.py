@@ -25,7 +25,7 @@ CARTPOLE, PENDULUM, MAZE = (
 # script -> its environment, and a training of a second
 SCRIPTS = {
     qlearning_table: (MAZE, dict(episodes=100)),
-    dqn: (CARTPOLE, dict(steps=400, batch=64)),
+    dqn: (CARTPOLE, dict(steps=400)),
     reinforce: (CARTPOLE, dict(steps=600)),
     actor_critic: (CARTPOLE, dict(steps=300)),
     ddpg: (PENDULUM, dict(steps=210, batch=16, hidden=32)),
