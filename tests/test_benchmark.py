@@ -26,28 +26,27 @@ def test_a_sweep_goes_on_where_it_was_and_is_reported(tmp_path):
         "default",
         "--seeds",
         "0",
-        "1",
         "--out",
         tmp_path / "runs",
         "--cores",
         "2",
     ]
-    assert "8 runs, 0 of them done, 8 to do" in program("sweep.py", *sweep, "--dry-run").stdout
+    assert "4 runs, 0 of them done, 4 to do" in program("sweep.py", *sweep, "--dry-run").stdout
     done = program("sweep.py", *sweep)
-    assert done.returncode == 0 and "8 to do" in done.stdout, done.stderr
-    lost = next(tmp_path.glob("runs/qlearning_table/Maze-v0/*/seed1"))
+    assert done.returncode == 0 and "4 to do" in done.stdout, done.stderr
+    lost = next(tmp_path.glob("runs/qlearning_table/Maze-v0/*/seed0"))
     record = json.loads((lost / "benchmark.json").read_text())
     assert (
-        record["command"].startswith("python qlearning_table.py --env Maze-v0 --seed 1")
+        record["command"].startswith("python qlearning_table.py --env Maze-v0 --seed 0")
         and record["versions"]["torch"]
     )
     (lost / "benchmark.json").unlink()  # as if it had been cut short
-    assert "8 runs, 7 of them done, 1 to do" in program("sweep.py", *sweep).stdout
+    assert "4 runs, 3 of them done, 1 to do" in program("sweep.py", *sweep).stdout
     assert (lost / "benchmark.json").exists()
     report = program("report.py", "--runs", tmp_path / "runs", "--out", tmp_path / "docs")
     assert report.returncode == 0, report.stderr
     assert (
-        "| `python qlearning_table.py` | Maze-v0 | 2 of 2 |"
+        "| `python qlearning_table.py` | Maze-v0 | 1 of 1 |"
         in (tmp_path / "docs/results.md").read_text()
     )
 

@@ -457,6 +457,8 @@ def test_a_full_disk_loses_nothing(capsys, monkeypatch):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_episodes_that_do_not_end(script, capsys, monkeypatch):
     monkeypatch.setattr(runs, "STEPS", 300)
+    if script != "qlearning_table":  # there the clip's own limit
+        monkeypatch.setitem(runs.play.__kwdefaults__, "most_steps", 60)
     arguments = ["--env", f"Endless-{script}-v0", "--steps", "200", "--record", "clip.gif"]
     arguments += ["--workers", "1"] if script == "a3c" else []
     assert run(script, *arguments, "--out", "out") == 0
@@ -464,7 +466,8 @@ def test_episodes_that_do_not_end(script, capsys, monkeypatch):
     assert re.search(r"trained for 0 episodes, [1-9]\d* steps", page)
     assert "an episode did not end: return 300.00 after 300 steps" in page
     assert "mean return" not in page
-    assert Image.open("clip.gif").n_frames <= runs.WATCHED_STEPS + 100
+    limit = runs.WATCHED_STEPS if script == "qlearning_table" else 60
+    assert limit <= Image.open("clip.gif").n_frames <= limit + 100
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -279,5 +279,6 @@ def test_a_memory_that_does_not_fit_is_refused():
 def test_solved_at():
     assert envs.solved_at("CartPole-v1") == (475, 100)
     assert envs.solved_at("Pendulum-v1") == (-200, 20)
+    assert envs.solved_at("Taxi-v3") == (8, 100)
     assert envs.solved_at("common.envs:Maze-v0") == (None, 100)
     assert envs.solved_at("no such") == (None, 100)

@@ -86,7 +86,7 @@ def test_reinforce(end, value, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(reinforce, "Value", Value)
-    reinforce.train(OneState(end), steps=2_000, gamma=0.5, beta=1e-4)
+    reinforce.train(OneState(end), steps=500, gamma=0.5, beta=5e-4)
     assert made[0](STATE).item() == near(value)
 
 
@@ -117,7 +117,7 @@ def test_a3c(end, value):
 
 @ENDS
 def test_ppo(end, value):
-    options = dict(steps=3_000, n_envs=2, horizon=16, batch=16, gamma=0.5, scale_rewards=False)
+    options = dict(steps=1_600, n_envs=2, horizon=16, batch=16, gamma=0.5, scale_rewards=False)
     _, V, _ = ppo.train(functools.partial(OneState, end), **options)
     assert V(STATE[None]).item() == near(value)
 
@@ -157,14 +157,6 @@ def test_ppo_transitions_stay_within_an_episode(monkeypatch):
     states, next_states = (batch.argmax(dim=-1) for batch in seen[:2])  # one-hot -> (20, 2)
     assert torch.equal(next_states, states + 1)
     assert states[:6, 0].tolist() == [0, 1, 2, 3, 4, 0]
-
-
-def test_ppo_values_of_a_longer_episode():
-    """Exact values of five terminating steps: 1 + 0.5 + 0.25 + ..., shorter and shorter."""
-    options = dict(steps=6_000, n_envs=2, horizon=20, batch=20, gamma=0.5, scale_rewards=False)
-    _, V, _ = ppo.train(functools.partial(Countdown, "terminated"), **options)
-    exact = [sum(0.5**k for k in range(5 - s)) for s in range(5)]
-    assert V(torch.eye(6)[:5]).detach().numpy() == near(np.array(exact))
 
 
 SCRIPTS = {

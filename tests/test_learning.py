@@ -123,6 +123,5 @@ def test_a3c_balances_the_pole():
     improves(a3c.train(cartpole, steps=40_000, workers=1)[-1], above=100)
 
 
-@pytest.mark.parametrize("clip", [0.0, 0.2])
-def test_ppo_balances_the_pole(clip):
-    improves(ppo.train(cartpole, steps=20_000, clip=clip)[-1], above=100)
+def test_ppo_balances_the_pole():
+    improves(ppo.train(cartpole, steps=20_000)[-1], above=100)

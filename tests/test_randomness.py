@@ -25,12 +25,12 @@ CARTPOLE, PENDULUM, MAZE = (
 # script -> its environment, and a training of a second
 SCRIPTS = {
     qlearning_table: (MAZE, dict(episodes=100)),
-    dqn: (CARTPOLE, dict(steps=600)),
+    dqn: (CARTPOLE, dict(steps=400)),
     reinforce: (CARTPOLE, dict(steps=600)),
-    actor_critic: (CARTPOLE, dict(steps=400)),
-    ddpg: (PENDULUM, dict(steps=250, batch=16, hidden=32)),
+    actor_critic: (CARTPOLE, dict(steps=300)),
+    ddpg: (PENDULUM, dict(steps=210, batch=16, hidden=32)),
     a3c: (CARTPOLE, dict(steps=600, workers=1)),
-    ppo: (CARTPOLE, dict(steps=1_500, horizon=64, epochs=4)),
+    ppo: (CARTPOLE, dict(steps=1_000, horizon=64, epochs=4)),
 }
 RUNS = {
     script.__name__: functools.partial(script.train, env, **options)
@@ -74,7 +74,7 @@ class Bandit(gym.Env):
 
 
 STATE = torch.tensor([5.0, -5.0, 2.0])
-N = 8_000
+N = 4_000
 STILL = dict(seed=2, steps=N, alpha=1e-12)  # nothing is learned
 DRAWN = {
     "reinforce": lambda env: reinforce.train(env, **STILL, beta=1e-12)[0](STATE),
@@ -106,7 +106,7 @@ def test_continuous_actions_are_drawn_from_pi(script):
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(N)
 
 
-@pytest.mark.parametrize("decay", [0, 4_000])
+@pytest.mark.parametrize("decay", [0, 2_000])
 def test_dqn_takes_random_actions_with_probability_epsilon(decay):
     """Of four actions three are seen in a random step only. Epsilon falls in a line from 1 to 0.2
     over `decay` steps, and stays there."""
@@ -117,7 +117,7 @@ def test_dqn_takes_random_actions_with_probability_epsilon(decay):
     epsilon = 0.2 + 0.8 * np.maximum(0, 1 - np.arange(1, N + 1) / decay) if decay else 0.2
     expected = 0.75 * epsilon * np.ones(N)
     for part in np.split(np.arange(N), 4):
-        assert other[part].mean() == pytest.approx(expected[part].mean(), abs=0.055)
+        assert other[part].mean() == pytest.approx(expected[part].mean(), abs=0.08)
 
 
 def everything(result) -> list[bytes]:
