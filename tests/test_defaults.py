@@ -335,9 +335,9 @@ def test_reinforce_learns_from_the_action_that_it_drew(recorders, drawn, box):
         assert (bool(terminated[-1]), bool(truncated[-1])) == (episode != 1, episode == 1)
         networks = reinforce.Policy(3, env.action_space, 8), reinforce.Value(3, 8, 10)
         policy, V, found, found_v = load_both(*networks, recorders[0].steps[episode])
-        v, following = torch.zeros(4), V(s2[-1:]).item() if episode == 1 else 0.0
+        v, later = torch.zeros(4), V(s2[-1:]).item() if episode == 1 else 0.0
         for t in (3, 2, 1, 0):
-            v[t] = following = r[t].item() + GAMMA * following
+            v[t] = later = r[t].item() + GAMMA * later
         weight = v - V(s).detach()
         same(found, gradients(-(policy(s).log_prob(raw[steps]) * weight).sum(), policy))
         same(found_v, gradients((v - V(s)).square().mean(), V))
@@ -369,7 +369,7 @@ def test_a3c_learns_from_the_action_that_it_drew(monkeypatch, drawn, box):
 @pytest.mark.parametrize("box", BOXES)
 def test_ppo_learns_from_the_action_that_it_drew(recorders, drawn, box):
     """Two actors, episodes of different lengths, all defaults on: rewards scaled by the spread of
-    each environment's own returns, advantages normalised over the minibatch."""
+    both actors' returns, advantages normalised over the minibatch."""
     made = []
     make_env = lambda: bounded(box, made, length=3 + len(made) % 2)
     rollout = dict(steps=14, n_envs=2, horizon=7, epochs=1, batch=14, gamma=GAMMA, hidden=8)
@@ -377,10 +377,9 @@ def test_ppo_learns_from_the_action_that_it_drew(recorders, drawn, box):
     envs, raw = made[-2:], torch.stack(drawn)  # (7, 2, actions)
     parts, weights = [], []
     policy, V, found = ppo_networks(recorders[0].steps[0], envs[0].action_space)
-    for i, env in enumerate(envs):
+    for i, (env, r) in enumerate(zip(envs, scaled_rewards(*(e.log for e in envs)), strict=True)):
         check_actions(env, raw[:, i])
         s, _, _, s2, terminated, truncated = columns(env.log)
-        r = scaled_rewards(env.log)
         with torch.no_grad():
             values = V(s)
             delta = r + GAMMA * V(s2) * ~terminated - values
@@ -579,7 +578,7 @@ def test_ppo_goes_through_each_batch_k_times(recorders, monkeypatch, batch, size
     seen, forward = [], ppo.Policy.forward
 
     def look(policy, states):
-        if torch.is_grad_enabled():  # learning, not acting
+        if torch.is_grad_enabled() and policy.layers[0].weight.requires_grad:  # learning
             seen.append([tuple(s) for s in states.tolist()])
         return forward(policy, states)
 
@@ -631,7 +630,7 @@ def test_ppo_acts_with_theta_old(monkeypatch):
     def look(policy, states):
         if torch.is_inference_mode_enabled():
             acting.append(flat(policy))
-        elif torch.is_grad_enabled():
+        elif policy.layers[0].weight.requires_grad:
             updated.append(policy)
         return forward(policy, states)
 

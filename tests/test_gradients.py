@@ -652,20 +652,21 @@ def ppo_networks(step, action_space):
     return (*load_both(policy, V, step)[:2], step[1])
 
 
-def scaled_rewards(log) -> torch.Tensor:
-    """Each reward divided by the spread, so far, of its discounted sums; a new episode begins at 0.
+def scaled_rewards(*logs) -> torch.Tensor:
+    """Rewards divided by the spread, so far, of the discounted sums of all actors: (actors, steps).
 
-    Gymnasium counts 1e-4 samples of mean 0 and variance 1 before the first.
+    A new episode begins at 0. Gymnasium counts 1e-4 samples of mean 0 and variance 1 as the first.
     """
-    scaled, sums, total = [], [], 0.0
-    for _, _, reward, _, terminated, truncated in log:
-        total = total * GAMMA * (1 - terminated) + reward
-        sums.append(total)
-        count, mean = len(sums) + 1e-4, sum(sums) / (len(sums) + 1e-4)
-        variance = (sum(x * x for x in sums) + 1e-4) / count - mean**2
-        scaled.append(reward / (variance + 1e-8) ** 0.5)
-        total *= not (terminated or truncated)
-    return torch.tensor(scaled, dtype=torch.float32)
+    scaled, sums, totals = [], [], np.zeros(len(logs))
+    for steps in zip(*logs, strict=True):
+        _, _, rewards, _, terminated, truncated = map(np.array, zip(*steps, strict=True))
+        totals = totals * GAMMA * (1 - terminated) + rewards
+        sums.extend(totals)
+        count = len(sums) + 1e-4
+        variance = (np.square(sums).sum() + 1e-4) / count - (sum(sums) / count) ** 2
+        scaled.append(rewards / np.sqrt(variance + 1e-8))
+        totals = totals * ~(terminated | truncated)
+    return torch.tensor(np.array(scaled).T, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
@@ -689,7 +690,7 @@ def test_ppo_begins_as_the_policy_gradient(recorders, clip, continuous, normaliz
     s, a, r, s2, terminated, truncated = columns(env.log)
     assert terminated.sum() >= 2 and truncated.sum() >= 1
     assert returns == pytest.approx([r[i : i + 3].sum().item() for i in range(0, 12, 3)])
-    r = scaled_rewards(env.log) if scale else r.float()
+    r = scaled_rewards(env.log)[0] if scale else r.float()
     with torch.no_grad():
         values = V(s)
         delta = r + GAMMA * V(s2) * ~terminated - values
