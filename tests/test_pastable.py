@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = "qlearning_table dqn reinforce actor_critic ddpg a3c ppo".split()
+ALL = [*SCRIPTS, "rlhf"]  # which has no environment; test_rlhf.py pastes it
 
 # What a student types below the pasted script, and what the last returns have to reach: further
 # than a learner that learns nothing gets (CartPole: 22, FrozenLake without ice: 0.02).
@@ -70,7 +71,7 @@ def test_pasted_it_trains(script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_an_environment_or_a_function_that_makes_one(script):
-    """Students pass either: all seven scripts take both."""
+    """Students pass either: all scripts take both."""
     name = {"qlearning_table": "FrozenLake-v1", "ddpg": "Pendulum-v1"}.get(script, "CartPole-v1")
     below = (
         "import functools, inspect, gymnasium as gym\n"
@@ -82,7 +83,7 @@ def test_an_environment_or_a_function_that_makes_one(script):
     paste(script, below)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ALL)
 def test_nothing_of_this_project_is_imported(script):
     tree = ast.parse(above_main(script))
     for node in ast.walk(tree):
@@ -97,7 +98,7 @@ def test_nothing_of_this_project_is_imported(script):
             assert first in {"numpy", "torch", "gymnasium"} | sys.stdlib_module_names, module
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ALL)
 def test_train_is_the_signature_and_nothing_else(script):
     """No decorator; every keyword on a line of its own, with its meaning behind it."""
     source = above_main(script)
