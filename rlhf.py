@@ -1,4 +1,4 @@
-"""Reinforcement learning from human feedback (RLHF). Lecture's last part, "InstructGPT".
+"""Reinforcement learning from human feedback (RLHF). Lecture, last slide, "RLHF".
 
 What people want from a text is hard to write down as a reward, but easy to judge. So a labeller
 ranks outputs of a language model, a reward model r(x, y) learns from the rankings, and PPO trains
@@ -30,12 +30,13 @@ Pseudocode ([1] to [3] are the slide's steps; [a] to [p] their parts; Ouyang et 
                     r_t = pi_theta(y_t|x, ...) / pi_theta_old(y_t|x, ...)
     [p]         theta_old <- theta
 
-Where the slide is loose: it shows the three steps as pictures; the formulas are the papers'. The
-same as there: the losses [c], [g] and [o], the penalty of each word, the reward model that begins
-as the supervised policy, V that begins as the reward model. Only alike: the language (29 words),
-the labeller (a rule with chance, so that we can see what the reward model gets wrong), two outputs
-to rank in place of four to nine, a supervised policy that has not read the internet before, r(x, y)
-as a sum over the words in place of one number at the last, and no pretraining gradient in [o].
+Where the slide is loose: it shows the three steps as pictures; the formulas are the papers'.
+Replicated are the losses [c], [g] and [o], the penalty that is paid word by word, the reward model
+that begins as the supervised policy, and V that begins as the reward model. Only alike are the
+language (28 words, one of them the full stop), the labeller (a rule and chance, so that we can see
+what the reward model gets wrong), two outputs to rank in place of four to nine, and r(x, y): a sum
+over the words, which learns from fewer comparisons than one number at the last word. The
+supervised policy has read nothing but the demonstrations, and [o] has no pretraining gradient.
 
 Try
 
@@ -78,12 +79,13 @@ def train(
     on_batch: Callable[[str], bool] = lambda step: False,  # True ends the training
 ) -> tuple[Transformer, Transformer, Transformer, list[tuple]]:
     """The three steps; returns policy, supervised policy, reward model and what ppo() measured."""
-    # It learns to write sentences on a topic. Neither kindness nor cruelty is its aim.
+    # The supervised policy learns to write sentences on a topic, kind and cruel ones alike.
     # [1] Collect demonstration data, and train a supervised policy
     sft = fine_tune(seed=seed, demonstrations=demonstrations, on_batch=on_batch)
-    # It learns what the labeller likes: all that [3] will ever know about the true reward.
+    # The reward model learns what the labeller likes. Step [3] knows the true reward only from it.
     # [2] Collect comparison data, and train a reward model
     r = reward_model(sft, seed=seed, comparisons=comparisons, on_batch=on_batch)
+    # The policy begins as the supervised one, and is paid by the reward model for what it writes.
     # [3] Optimize a policy against the reward model using PPO
     policy, returns = ppo(sft, r, seed=seed, steps=steps, beta=beta, on_batch=on_batch)
     return policy, sft, r, returns

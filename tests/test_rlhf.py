@@ -183,13 +183,13 @@ def test_no_word_sees_a_later_one():
 
 
 def test_outputs_are_drawn_from_the_policy():
-    policy, x = net(), torch.full((4_000,), rlhf.TOPICS[0])
+    policy, x = net(), torch.full((1_500,), rlhf.TOPICS[0])
     y = rlhf.generate(policy, x)
-    assert y.shape == (4_000, rlhf.LENGTH)
+    assert y.shape == (1_500, rlhf.LENGTH)
     assert (y[~rlhf.until_end(y)] == rlhf.END).all()
     chances = policy(x[:1, None])[0, -1].softmax(-1)
     found = torch.bincount(y[:, 0], minlength=WORDS) / len(y)
-    torch.testing.assert_close(found, chances.detach(), rtol=0, atol=0.03)
+    torch.testing.assert_close(found, chances.detach(), rtol=0, atol=0.05)
     total = sum(log_pi(policy, x[0], y[0], t) for t in range(length(y[0])))  # of the text
     parts = rlhf.log_prob(policy, x[:1], y[:1])[rlhf.until_end(y[:1])]
     torch.testing.assert_close(parts.sum(), total)
@@ -229,13 +229,13 @@ def test_demonstrations_are_sentences_on_the_topic():
 
 
 def test_the_labeller_prefers_by_bradley_and_terry():
-    n, rng = 20_000, np.random.default_rng(0)
+    n, rng = 2_000, np.random.default_rng(0)
     better, worse = outputs("the old dog sees the cat .", "the ugly dog sees the cat .")
     x, y_1, y_2 = X[:1].expand(n), better.expand(n, -1), worse.expand(n, -1)
     for pair in ((y_1, y_2), (y_2, y_1)):
         y_w, y_l = rlhf.rank(x, *pair, rng)
         won = (y_w == better).all(1)
-        assert won.float().mean().item() == pytest.approx(1 / (1 + math.exp(-2)), abs=0.01)
+        assert won.float().mean().item() == pytest.approx(1 / (1 + math.exp(-2)), abs=0.03)
         assert torch.equal((y_l == worse).all(1), won)
 
 
@@ -286,17 +286,18 @@ def test_on_batch_ends_each_training():
 # ---------------------------------------------------------------------------------------- learning
 
 
-def test_it_learns_all_three_steps():
+def test_it_learns_all_three_steps(monkeypatch):
     """A tenth of a run: far enough to tell it from chance."""
-    sft = rlhf.fine_tune(demonstrations=3_000, epochs=2)
-    r = rlhf.reward_model(sft, comparisons=1_500, epochs=2)
-    policy, returns = rlhf.ppo(sft, r, steps=14_000, beta=0.2)
+    monkeypatch.setattr(language, "PROMPTS", 500)
+    sft = rlhf.fine_tune(demonstrations=2_000, epochs=2)
+    r = rlhf.reward_model(sft, comparisons=800, epochs=4, batch=32)
+    policy, _ = rlhf.ppo(sft, r, steps=8_000, beta=0.1, batch=32)
     measured = language.evaluate(rlhf, policy, sft, r, seed=0)
-    assert measured["accuracy"] > 0.6
-    assert measured["win_rate"] > 0.55
+    assert measured["accuracy"] > 0.65  # chance: 0.5, with a standard error of 0.024
+    assert measured["win_rate"] > 0.57
     assert measured["true_reward"] > measured["sft_true_reward"]
-    assert measured["score"] > measured["sft_score"] and measured["kl"] > 0.1
-    near, _ = rlhf.ppo(sft, r, steps=14_000, beta=50.0)
+    assert measured["score"] > measured["sft_score"] and measured["kl"] > 0.05
+    near, _ = rlhf.ppo(sft, r, steps=8_000, beta=50.0, batch=32)
     assert language.evaluate(rlhf, near, sft, r, seed=0)["kl"] < measured["kl"] / 2
 
 
