@@ -34,6 +34,7 @@ SCRIPTS = (
     "ddpg",
     "a3c",
     "ppo",
+    "rlhf",
 )  # in the lecture's order
 TAG = re.compile(r"\[(\d+|[a-z])\] +(\S.*)")
 
@@ -176,7 +177,7 @@ class Chunk:
 
 def chunks(source: str, tree: ast.Module) -> list[Chunk]:
     """The script in pieces, and what each needs to run: the imports and pieces that it names."""
-    found, bound, imported = [], {}, {}
+    found, bound, imported, constants = [], {}, {}, False
     rows = source.splitlines()
     for node in tree.body:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
@@ -197,14 +198,20 @@ def chunks(source: str, tree: ast.Module) -> list[Chunk]:
                 )
             )
         elif isinstance(node, ast.Assign):  # LITERAL = ..., and train = literally(train, LITERAL)
-            name, i = node.targets[0].id, len(found)
-            found.append(Chunk(f"{name}, with --literal" if name in bound else name, first, first))
-            if name in bound:  # the function is whole only with what becomes of it
-                found[bound[name]].needs.add(i)
-            bound.setdefault(name, i)
+            names = [n.id for n in ast.walk(node.targets[0]) if isinstance(n, ast.Name)]
+            name, again = ", ".join(names), names[0] in bound
+            if constants and not again:  # constants that stand together are one piece
+                found[-1].name += f", {name}"
+            else:
+                label = f"{name}, with --literal" if again else name
+                found.append(Chunk(label, first, first))
+            if again:  # the function is whole only with what becomes of it
+                found[bound[name]].needs.add(len(found) - 1)
+            for name in names:
+                bound.setdefault(name, len(found) - 1)
         else:
             found.append(Chunk("start", first, first))
-        found[-1].last = node.end_lineno
+        found[-1].last, constants = node.end_lineno, isinstance(node, ast.Assign)
     for chunk, following in zip(found, found[1:], strict=False):
         chunk.last = following.first - 1  # the empty lines between them
     for node in tree.body:
@@ -332,18 +339,20 @@ def slide_html(name: str, page: Page) -> str:
             f'<span class="t">{typeset}</span></a></li>'
         )
     out += ["</ol>", *(f"<p>{inline(text)}</p>" for text in page.notes)]
-    out += [
-        "<h2>Beyond the slide</h2>",
-        "<p>Each is off with its flag, and all of them with <code>--literal</code>.</p>",
-        "<ul class=flags>",
-    ]
+    if page.departures:
+        out += [
+            "<h2>Beyond the slide</h2>",
+            "<p>Each is off with its flag, and all of them with <code>--literal</code>.</p>",
+            "<ul class=flags>",
+        ]
     for flag, text in page.departures:
         key = keyword(flag)
         out.append(
             f'<li id="{key}" data-flag="{key}">'
             f'<a class="flag" href="#{key}">{html.escape(flag)}</a> {inline(text)}</li>'
         )
-    out += ["</ul>", "<h2>Try</h2>", '<ul class="try">']
+    out += ["</ul>"] if page.departures else []
+    out += ["<h2>Try</h2>", '<ul class="try">']
     out += [
         f"<li><code>{html.escape(c)}</code> "
         '<button class="copy" aria-label="copy the command">copy</button></li>'
@@ -357,7 +366,9 @@ def slide_html(name: str, page: Page) -> str:
         "</ul>",
     ]
     if (DOCS / "results" / f"{name}.png").exists():
-        alt = f"Learning curve of {name}.py, with its defaults and with --literal: mean over seeds"
+        what = "with its defaults and with --literal: mean over seeds"
+        what = what if page.departures else "with the KL penalty and without"
+        alt = f"Learning curve of {name}.py, {what}"
         out.append(f'<h2>What it learns</h2><p><img src="../results/{name}.png" alt="{alt}"></p>')
     return "\n".join(out)
 

@@ -14,8 +14,8 @@ import re
 
 GREEK = dict(
     zip(
-        "alpha beta gamma delta epsilon eps theta phi pi mu tau lambda Delta".split(),
-        "α β γ δ ε ε θ φ π μ τ λ Δ".split(),
+        "alpha beta gamma delta epsilon eps theta phi pi mu tau lambda sigma Delta".split(),
+        "α β γ δ ε ε θ φ π μ τ λ σ Δ".split(),
         strict=True,
     )
 )

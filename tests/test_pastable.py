@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = "qlearning_table dqn reinforce actor_critic ddpg a3c ppo".split()
+ALL = [*SCRIPTS, "rlhf"]  # which has no environment; test_rlhf.py pastes it
 
 # What a student types below the pasted script: an environment, or a function that makes one.
 # test_learning.py shows how far the same train() gets.
@@ -58,7 +59,7 @@ def test_pasted_it_trains(script):
     assert len(paste(script, PASTED[script])) >= 3
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ALL)
 def test_nothing_of_this_project_is_imported(script):
     tree = ast.parse(above_main(script))
     for node in ast.walk(tree):
@@ -73,7 +74,7 @@ def test_nothing_of_this_project_is_imported(script):
             assert first in {"numpy", "torch", "gymnasium"} | sys.stdlib_module_names, module
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ALL)
 def test_train_is_the_signature_and_nothing_else(script):
     """No decorator; every keyword on a line of its own, with its meaning behind it."""
     source = above_main(script)

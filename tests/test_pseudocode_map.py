@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ["qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo"]
+SCRIPTS = ["qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo", "rlhf"]
 PRESENT = [name for name in SCRIPTS if (ROOT / f"{name}.py").exists()]
 
 TAG = re.compile(r"\[(\d+|[a-z])\]( +)(\S.*)")
@@ -199,8 +199,9 @@ LINES = {
     "ddpg": 15,
     "a3c": 19,
     "ppo": 1,
+    "rlhf": 3,
 }
-LETTERS = {"actor_critic": 4, "ppo": 7}  # the loop around the slide's rules; elsewhere none
+LETTERS = {"actor_critic": 4, "ppo": 7, "rlhf": 16}  # what the slide leaves out; elsewhere none
 
 
 @pytest.mark.parametrize("script", PRESENT)
