@@ -12,6 +12,7 @@ nothing else of it. `docs/scenes.py` records the runs on the pages with it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import io
 import itertools
@@ -25,8 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from unittest import mock
 
-import gymnasium as gym
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -181,7 +182,7 @@ def short(value, inside: str = ""):
         return bool(value)
     if isinstance(value, torch.Tensor):
         value = value.detach().numpy()
-    if isinstance(value, (int, float, np.number)) or getattr(value, "shape", None) == ():
+    if isinstance(value, NUMBERS) and np.ndim(value) == 0:
         return number(value.item() if hasattr(value, "item") else value)
     if isinstance(value, np.ndarray):
         if value.dtype == object:
@@ -190,10 +191,10 @@ def short(value, inside: str = ""):
             return [short(entry) for entry in value]
         return {"shape": list(value.shape), "first": [short(entry) for entry in value[:FIRST]]}
     if isinstance(value, torch.nn.Module):
-        return f"{vector(value).numel():,} weights"
+        return f"{sum(p.numel() for p in value.parameters()):,} weights"
     if isinstance(value, torch.distributions.Distribution):
         value = getattr(value, "base_dist", value)
-        return {name: short(getattr(value, name)) for name in vars(value) if name in KINDS} or None
+        return {name: short(getattr(value, name)) for name in KINDS if hasattr(value, name)}
     if isinstance(value, (list, tuple)):
         if all(isinstance(entry, (int, float, np.number)) for entry in value):
             return short(np.array(value)) if len(value) else []
@@ -317,43 +318,53 @@ class Tracer:
         self.over, self.stop, self.pending, self.known = False, None, None, {}
 
     def __enter__(self):
-        self.before = sys.gettrace()
+        step, reset = Guard.step, Guard.reset
+
+        def counted_step(env, action):
+            result = step(env, action)
+            self._after_step(env, *result[1:4])
+            return result
+
+        def counted_reset(env, **given):
+            if not self.ended:  # a vector environment resets in the step that has ended
+                self.env, self.total = self.env or env, 0.0 if env is self.env else self.total
+            return reset(env, **given)
+
+        self.undo = contextlib.ExitStack()
+        self.undo.callback(sys.settrace, sys.gettrace())
+        self.undo.enter_context(mock.patch.object(Guard, "step", counted_step))
+        self.undo.enter_context(mock.patch.object(Guard, "reset", counted_reset))
         sys.settrace(self._call)
         return self
 
     def __exit__(self, *_):
-        sys.settrace(self.before)
+        self.undo.close()
 
     def _call(self, frame: FrameType, event: str, arg):
         """Python calls this for every function that begins."""
         code = frame.f_code
-        if self.frame and code in (Guard.step.__code__, gym.Wrapper.reset.__code__):
-            frame.f_trace_lines = False
-            return self._environment
-        if code.co_name == self.listing.function and code.co_filename == str(self.listing.path):
-            self.frame, frame.f_trace_lines = frame, self.wanted(0)
-            return self._line
-        return None
+        if code.co_name != self.listing.function or code.co_filename != str(self.listing.path):
+            return None
+        self.frame, self.env = frame, None
+        sys.settrace(self._call if self.wanted(0) else None)
+        return self._line
 
-    def _environment(self, frame: FrameType, event: str, arg):
-        """Guard.step or Guard.reset returns."""
-        env = frame.f_locals["self"]
-        if event != "return" or arg is None or not isinstance(env, Guard):
-            return self._environment
-        self.env = self.env or env
-        if len(arg) == 5:
-            self.step += 1
-            lines = self.wanted(self.step)
-            if lines != self.frame.f_trace_lines:
-                self._flush()
-                self.pending, self.known, self.frame.f_trace_lines = None, {}, lines
-        if env is self.env and len(arg) == 5:
-            self.total = float(arg[1]) + (0.0 if self.over else self.total)
-            self.ended = "terminal" if arg[2] else "time limit" if arg[3] else ""
+    def _after_step(self, env: Guard, reward: float, terminated: bool, truncated: bool) -> None:
+        """Counts a step of the training, and looks at its lines from here on, or no longer."""
+        outside = sys._getframe()
+        while outside is not self.frame and outside:
+            outside = outside.f_back
+        if not outside:  # an evaluation after the training
+            return
+        self.step += 1
+        if self.wanted(self.step) != bool(sys.gettrace()):
+            self._flush()
+            self.pending, self.known = None, {}
+            sys.settrace(None if sys.gettrace() else self._call)
+        if env is self.env:
+            self.total = float(reward) + (0.0 if self.over else self.total)
+            self.ended = "terminal" if terminated else "time limit" if truncated else ""
             self.over = bool(self.ended)
-        elif env is self.env and not self.ended:  # a vector environment resets in the same step
-            self.total = 0.0
-        return self._environment
 
     def _line(self, frame: FrameType, event: str, arg):
         """The function is about to carry out another line, or returns."""
@@ -364,7 +375,6 @@ class Tracer:
             self._finish(frame)
         if event == "return":
             self._flush()
-            self.frame = None
         elif now and not now.text.startswith("with "):  # Python comes back to `with` at its end
             stop = self.stop
             if stop and (now.tag != stop.tag or any(ran.statement is now for ran in stop.ran)):
@@ -407,10 +417,14 @@ class Tracer:
         parts = {"": vector(value)} if isinstance(value, torch.nn.Module) else {}
         if not parts and hasattr(value, "__dict__"):  # tensors of an object, as shared.theta
             tensors = {k: v for k, v in vars(value).items() if isinstance(v, torch.Tensor)}
-            parts = {f"{k} ": v.clone() for k, v in tensors.items() if WHOLE < len(v) < LARGEST}
+            parts = {
+                f"{k} ": v.detach().clone() for k, v in tensors.items() if WHOLE < len(v) < LARGEST
+            }
         before = self.known.get(name)
         self.known[name] = now = (short(value, inside), parts)
         if before is None or before[1].keys() != parts.keys():
+            return None
+        if now[0] == before[0] and all(torch.equal(v, before[1][k]) for k, v in parts.items()):
             return None
         moved = {k: float((v - before[1][k]).norm()) for k, v in parts.items()}
         if isinstance(value, torch.nn.Module):
@@ -467,7 +481,11 @@ def lines_of(stop: Stop, listing: Listing, width: int) -> str:
     for ran in stop.ran:
         code = rows[ran.statement.line - 1].split("  #")[0]
         out.append(f"{ran.statement.line:>5}  {code:<52}".rstrip().ljust(60))
-        values = [f"{term} = {text(v)}" for term, v in ran.reads.items() if term not in ran.writes]
+        values = [
+            f"{term} = {text(value)}"
+            for term, value in ran.reads.items()
+            if term not in ran.writes and not is_matrix(value)  # that was shown when it was written
+        ]
         for term, value in ran.writes.items():
             equals = " " if str(value).startswith("moved") else " = "
             values.append(f"* {term}{equals}{text(value)}{was(ran, term)}")
@@ -476,6 +494,11 @@ def lines_of(stop: Stop, listing: Listing, width: int) -> str:
                 out.append(" " * 11)
             out[-1] += "   " + value
     return "\n".join(line.rstrip() for line in out)
+
+
+def is_matrix(value) -> bool:
+    """Whether a short value stands for a batch of vectors."""
+    return isinstance(value, dict) and len(value.get("shape", ())) > 1
 
 
 def was(ran: Ran, term: str) -> str:
