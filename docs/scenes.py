@@ -98,7 +98,7 @@ def moments(name: str, late: bool = True) -> tuple[trace.Listing, dict, list[dic
     listing = trace.Listing(ROOT / f"{name}.py")
     found, fixed = [], {}
     # What the recording waits for; each of them, and then one more environment step.
-    ahead = [*("update", "end", "update", "step"), *("end", "update", "step") * late]
+    ahead = [*("update", "end", "update", "step", "step"), *("end", "update", "step") * late]
 
     def tell(stop: trace.Stop, frame) -> None:
         here, env, early = frame.f_locals, tracer.env, len(ahead) > 3 or not late
@@ -147,7 +147,7 @@ def scenes(name: str, found: list[dict]) -> list[list[dict]]:
 
     def forth(i: int, steps: int) -> int:
         """From i on over some environment steps."""
-        while i + 1 < len(found) and steps:
+        while i + 1 < len(found) and steps and found[i]["late"] == found[i + 1]["late"]:
             i, steps = i + 1, steps - (step(i + 1) > step(i))
         return i + (not steps)
 
@@ -167,7 +167,7 @@ def scenes(name: str, found: list[dict]) -> list[list[dict]]:
         return [first, second]
 
     learns = update(0)
-    parts = [[range(forth(0, 2))], [range(back(learns, 2), forth(learns, 1))]]
+    parts = [[range(forth(0, 2))], [range(back(learns, 1), forth(learns, 1))]]
     parts += [around(end(learns + 1), 3)]
     late = [i for i, moment in enumerate(found) if moment["late"]]
     parts += [around(end(late[0]), 7)] if late else []

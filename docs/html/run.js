@@ -73,26 +73,26 @@ function worked(ran) {
   return [formula(ran, 0), terminal > 0 ? formula(ran, terminal) : ""].filter(Boolean);
 }
 function formula(ran, j) {
-  const [, , code] = RUN.statements[ran.place];
-  const match = /^(.+?) ([-+*\/]?)= (.*)$/.exec(code);
-  if (!match || !ran.writes.size || !/[-+*\/]/.test(match[3].replace(/\[[^\]]*\]/g, ""))) return "";
-  const values = new Map([...ran.reads].map(([name, value]) => [name, followed(name, value, j)[1]]));
+  const code = RUN.statements[ran.place][2].replace(/\.detach\(\)|torch\.from_numpy(?=\()/g, "");
+  const match = /^(.+) ([-+*\/]?)= (.*)$/.exec(code);
+  if (!match || !/[-+*\/]/.test(match[3].replace(/\[[^\]]*\]/g, ""))) return "";
+  const one = (name, value) => Array.isArray(value) && typeof value[j] === "number" ? [`${name}[${j}]`, value[j]] : followed(name, value, j);
   let missing = false;
   const filled = match[3].replace(/[A-Za-z_][\w.]*(?:\[[^\]]*\])*(?:\.max\(\))?/g, name => {
     if (["not", "and", "or", "if", "else"].includes(name)) return name;
     const inner = name.replace(/\.max\(\)$/, "");
-    const value = values.get(inner);
-    if (inner !== name && Array.isArray(value)) return `max(${row(value)})`;
+    if (inner !== name && Array.isArray(ran.reads.get(inner))) return `max(${row(ran.reads.get(inner))})`;
+    const value = one(name, ran.reads.get(name))[1];
     if (typeof value === "number") return value < 0 ? `(${value})` : String(value);
     if (typeof value === "boolean") return text(value);
     missing = true;
     return name;
   });
   const target = match[1].split(" = ")[0];
-  const result = [...ran.writes].map(([name, value]) => [name, ...followed(name, value, j)]).find(([name]) => name === target);
-  if (missing || !result || typeof result[2] !== "number") return "";
-  const old = values.get(target);
-  return `${result[1]} = ${match[2] ? `${old} ${match[2]} ` : ""}${match[2] ? `(${filled})` : filled} = ${result[2]}`;
+  if (missing || !ran.writes.has(target)) return "";
+  const [name, result] = one(target, ran.writes.get(target));
+  if (typeof result !== "number") return "";
+  return `${name} = ${match[2] ? `${text(ran.reads.get(target))} ${match[2]} (${filled})` : filled} = ${text(result)}`;
 }
 
 // ---------------------------------------------------------------------------------------------- the environment's picture
@@ -254,7 +254,8 @@ document.addEventListener("keydown", event => {
     position = -1;
     return render();
   }
-  if (!name || event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input, select, textarea")) return;
+  const own = event.target.closest("select, textarea") || (event.target.closest("input") && event.key.startsWith("Arrow"));
+  if (!name || own || event.ctrlKey || event.altKey || event.metaKey) return;
   event.preventDefault();
   actions[name]();
 });
