@@ -169,7 +169,7 @@ function render(announce = true) {
   clear();
   const stop = STOPS[position];
   $(".run").classList.toggle("on", position >= 0);
-  $(".run .place").textContent = stop ? `${label(stop)} · ${position + 1} of ${STOPS.length}` : "press → or step";
+  $(".run .place").textContent = stop ? `${stop.tag ? `[${stop.tag}]` : "between"} ${position + 1}/${STOPS.length}` : "press →";
   $(".run input[type=range]").value = position;
   $(".run input[type=range]").setAttribute("aria-valuetext", stop ? `${label(stop)}, ${position + 1} of ${STOPS.length}` : "not begun");
   document.querySelectorAll(".run .scenes button").forEach((button, i) => button.setAttribute("aria-pressed", String(stop?.scene === i)));
@@ -198,7 +198,9 @@ function render(announce = true) {
   const slide = stop.tag && document.getElementById(stop.tag);
   if (slide) slide.classList.add("now");
   $(".run .line").innerHTML = slide ? slide.innerHTML : "";
-  $(".run .stage").replaceChildren(...stop.picture.length ? [draw[RUN.world.kind](stop.picture)] : [], ...stop.Q ? [table(stop)] : []);
+  const picture = stop.picture.length ? [draw[RUN.world.kind](stop.picture)] : [];
+  for (const { style, viewBox: { baseVal: box } } of picture) style.width = `${Math.min(9.4, 5.6 * box.width / box.height)}rem`;
+  $(".run .stage").replaceChildren(...picture, ...stop.Q ? [table(stop)] : []);
   const facts = [`after ${stop.step} environment ${stop.step === 1 ? "step" : "steps"}`, `return so far ${text(stop.total)}`];
   if (stop.ended) facts[1] = `${stop.ended}: the episode's return is ${text(stop.total)}`;
   if (stop.gap) facts.push(`${stop.gap} lines left out before this one`);
