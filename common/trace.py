@@ -459,6 +459,8 @@ def load(listing: Listing):
         BadInput: it cannot be imported, or has no train() and main().
     """
     name = listing.path.stem
+    if getattr(sys.modules.get(name), "__file__", None) == str(listing.path):
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, listing.path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:

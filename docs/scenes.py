@@ -24,8 +24,6 @@ sys.path.insert(0, str(ROOT))  # for common
 
 from common import envs, trace  # noqa: E402
 
-HEAD, TAIL = 3, 2  # rounds of a loop that are kept, of more than HEAD + TAIL + 1
-
 # script -> environment, settings beside the defaults, the numbered line that changes what is
 # learned, and the step from which it has learned enough
 RUNS = {
@@ -184,21 +182,29 @@ def scenes(name: str, found: list[dict]) -> list[list[dict]]:
 
 def compressed(stops: list[dict]) -> list[dict]:
     """Without the middle of long loops: the stop after a gap says in `gap` how many are missing."""
-    over = next((m for m in stops if m["stop"].ended), None)  # the end that the scene is about
-    near = lambda m: (
-        over and m["t"] is not None and over["t"] is not None and abs(m["t"] - over["t"]) < 2
-    )
-    pattern = [(m["stop"].tag, m["stop"].ran[0].statement.line, m is over, near(m)) for m in stops]
+    over = next((m for m in stops if m["stop"].ended), {"t": None})  # the end it is about
+    near = lambda m: None not in (over["t"], m["t"]) and abs(m["t"] - over["t"]) < 2
+    kept = [
+        m | {"like": (m["stop"].tag, m["stop"].ran[0].statement.line, m is over, near(m))}
+        for m in stops
+    ]
+    return without_rounds(without_rounds(kept, range(1, 9), 3, 2), range(9, 41), 1, 1)
+
+
+def without_rounds(stops: list[dict], periods: range, head: int, tail: int) -> list[dict]:
+    """Of a loop of so many stops a round, the first `head` rounds and the last `tail`."""
+    pattern = [(m["like"], "gap" in m) for m in stops]
     kept, i = [], 0
     while i < len(stops):
-        for period in range(1, 9):
+        for period in periods:
             rounds = 1
             while pattern[i : i + period] == pattern[(j := i + rounds * period) : j + period]:
                 rounds += 1
-            if rounds > HEAD + TAIL + 1:
-                first, last = i + HEAD * period, i + (rounds - TAIL) * period
+            if rounds > head + tail + 1:
+                first, last = i + head * period, i + (rounds - tail) * period
+                missing = sum(1 + m.get("gap", 0) for m in stops[first:last])
                 kept += stops[i:first]
-                kept.append(stops[last] | {"gap": last - first})
+                kept.append(stops[last] | {"gap": missing + stops[last].get("gap", 0)})
                 i = last + 1
                 break
         else:
