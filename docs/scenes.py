@@ -85,8 +85,12 @@ def is_update(name: str, moment: dict) -> bool:
     return moment["stop"].tag == RUNS[name][2] and any(moment.get("Q", [1]))
 
 
-def moments(name: str, late: bool = True) -> tuple[trace.Listing, dict, list[dict]]:
+def moments(
+    name: str, late: bool = True, brief: bool = False
+) -> tuple[trace.Listing, dict, list[dict]]:
     """All numbered lines of a run's beginning and, if `late`, of an episode after learning.
+
+    `brief`: only those of the first steps.
 
     Returns:
         The listing, the picture's fixed part, and a dict for each stop: the `stop`, `late`, the
@@ -97,6 +101,8 @@ def moments(name: str, late: bool = True) -> tuple[trace.Listing, dict, list[dic
     found, fixed = [], {}
     # What the recording waits for; each of them, and then one more environment step.
     ahead = [*("update", "end", "update", "step", "step"), *("end", "update", "step") * late]
+
+    ahead = ["step"] * 3 if brief else ahead
 
     def tell(stop: trace.Stop, frame) -> None:
         here, env, early = frame.f_locals, tracer.env, len(ahead) > 3 or not late
@@ -133,7 +139,7 @@ def moments(name: str, late: bool = True) -> tuple[trace.Listing, dict, list[dic
     return listing, fixed, found
 
 
-def scenes(name: str, found: list[dict]) -> list[list[dict]]:
+def scenes(name: str, found: list[dict], brief: bool) -> list[list[dict]]:
     """The stops of each scene."""
     step = lambda i: found[i]["stop"].step
 
@@ -164,6 +170,8 @@ def scenes(name: str, found: list[dict]) -> list[list[dict]]:
         second = range(max(first.stop, back(learns, 2)), forth(learns, 1))
         return [first, second]
 
+    if brief:
+        return [compressed(found[: forth(0, 2)])]
     learns = update(0)
     parts = [[range(forth(0, 2))], [range(back(learns, 1), forth(learns, 1))]]
     parts += [around(end(learns + 1), 3)]
@@ -213,20 +221,21 @@ def without_rounds(stops: list[dict], periods: range, head: int, tail: int) -> l
     return kept
 
 
-def record(name: str, late: bool = True) -> dict:
+def record(name: str, late: bool = True, brief: bool = False) -> dict:
     """A script's scenes as the page gets them. `late`: with the last one, which needs training.
+    `brief`: with the first one only.
 
     `statements`: line after the first, rows, text, terms. A stop: `tag`, `step`, `total`, `ended`,
     `gap`, `picture`, `Q`, `cell` (each only if there is one, or it is another one than before) and
     `ran`: statement, reads, writes. A value that was read is there if it is another one than when
     this statement read it last in this scene.
     """
-    listing, fixed, found = moments(name, late)
+    listing, fixed, found = moments(name, late, brief)
     places = {s.line: i for i, s in enumerate(statements(listing))}
     rows = [s.line for s in listing.statements.values()]
     terms = [[] for _ in places]
     told = []
-    for stops in scenes(name, found):
+    for stops in scenes(name, found, brief):
         out, before, known = [], {}, {}
         for moment in stops:
             stop = moment["stop"]
