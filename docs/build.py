@@ -3,10 +3,12 @@
     python -m pip install -r docs/requirements.txt
     python docs/build.py              writes docs/html/
     python docs/build.py --check      only says whether the pages there are up to date
+    python docs/build.py --record     records all runs anew, also those of unchanged scripts
 
 Everything on a page is taken from the script: its docstring, the tags `# [12] ...` in its comments,
 the flags under "Beyond the slide". A tag without a partner, or a flag that the code does not use,
-ends the build with an error.
+ends the build with an error. The recorded runs come from docs/scenes.py; a run is recorded when
+the script's code or its tags have changed, which takes some seconds.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import scenes
 from mathml import inline
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
+
+from common import trace
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -373,6 +378,39 @@ def slide_html(name: str, page: Page) -> str:
     return "\n".join(out)
 
 
+def run_html(name: str, source: str) -> str:
+    """Under the slide: the buttons that step through the recorded run, and what it looked like."""
+    buttons = "".join(
+        f'<button data-do="{action}" title="{title}" aria-keyshortcuts="{key}">{text}</button>'
+        for action, key, text, title in (
+            ("back", "ArrowLeft", "← back", "one line back (key ←)"),
+            ("forward", "ArrowRight", "line →", "one line forward (key →)"),
+            ("step", "s", "step <kbd>s</kbd>", "to the next environment step (key s)"),
+            ("update", "u", "update <kbd>u</kbd>", "to the next update (key u)"),
+            ("play", "p", "play <kbd>p</kbd>", "play or pause (key p)"),
+        )
+    )
+    titles = "".join(
+        f'<button data-scene="{i}" aria-pressed="false">{title}</button>'
+        for i, title in enumerate(scenes.TITLES)
+    )
+    samples = "".join(f'<option value="{i}">sample {i}</option>' for i in range(trace.FIRST))
+    follow = (
+        '<label>of a batch: <select><option value="">the first entries</option>'
+        f"{samples}</select></label>"
+    )
+    return (
+        '<section class="run" aria-label="the recorded run">\n'
+        f'<div class="buttons">{buttons}<span class="place"></span></div>\n'
+        '<input type="range" min="-1" value="-1" aria-label="position in the run">\n'
+        f'<div class="scenes">{titles}{follow if "torch" in source else ""}</div>\n'
+        '<div class="line" aria-hidden="true"></div>\n'
+        '<div class="view"><div class="stage"></div><div class="facts"></div></div>\n'
+        '<p class="live" role="status" aria-live="polite"></p>\n</section>\n'
+        f'<script src="{name}.run.js" defer></script>\n<script src="run.js" defer></script>'
+    )
+
+
 def document(title: str, body: str, kind: str) -> str:
     """A whole HTML file; page.css and page.js lie beside it, so that it opens from the disk."""
     script = '<script src="page.js" defer></script>\n' if kind == "script" else ""
@@ -403,7 +441,9 @@ def script_page(name: str, source: str) -> str:
     """The page of one script."""
     page = read_docstring(ast.get_docstring(ast.parse(source)))
     check(name, source, page)
-    i = SCRIPTS.index(name)
+    i, tagged = SCRIPTS.index(name), blocks(source)[0].first
+    functions = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+    first = next(f.lineno for f in functions if f.end_lineno > tagged)  # the recorded function
     links = ['<a href="index.html">all scripts</a>']
     links += [f'<a rel="prev" href="{SCRIPTS[i - 1]}.html">← {SCRIPTS[i - 1]}.py</a>'] if i else []
     links += (
@@ -414,8 +454,8 @@ def script_page(name: str, source: str) -> str:
     body = (
         f'<nav aria-label="scripts">{" ".join(links)}</nav>\n<main>\n'
         '<section class="slide" aria-label="the slide" tabindex="0">\n'
-        f"{slide_html(name, page)}\n</section>\n"
-        f'<section class="code" aria-label="the code" tabindex="0">\n'
+        f"{slide_html(name, page)}\n</section>\n{run_html(name, source)}\n"
+        f'<section class="code" aria-label="the code" tabindex="0" data-first="{first}">\n'
         f'<header class="file"><h2>{name}.py</h2>'
         '<button class="copy whole" aria-label="copy the whole script">copy all</button></header>\n'
         f"{code_html(name, source, page)}\n</section>\n</main>"
@@ -459,10 +499,19 @@ def main() -> int:
         action="store_true",
         help="write nothing; exit status 1 if a page is not up to date",
     )
+    parser.add_argument("--record", action="store_true", help="record all runs anew")
     args = parser.parse_args()
     folder = DOCS / "html"
     try:
         pages = build()
+        for name in SCRIPTS:
+            record = scenes.read(folder / f"{name}.run.js")
+            if args.check:
+                fresh = scenes.is_fresh(name, record)
+                pages[f"{name}.run.js"] = scenes.written(record) if fresh else ""
+            elif args.record or not scenes.is_fresh(name, record):
+                print(f"recording {name}.py", flush=True)
+                pages[f"{name}.run.js"] = scenes.written(scenes.record(name))
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1
@@ -481,7 +530,7 @@ def main() -> int:
     folder.mkdir(exist_ok=True)
     for name, page in pages.items():
         (folder / name).write_text(page)
-    print(f"{len(pages)} pages in {folder}")
+    print(f"{len(SCRIPTS) + 1} pages in {folder}")
     return 0
 
 

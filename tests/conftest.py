@@ -1,6 +1,7 @@
 """Runs before every test: no window is ever opened, and nothing is written into the repository."""
 
 import os
+import shutil
 
 os.environ["SDL_VIDEODRIVER"] = "dummy"  # pygame draws into memory
 os.environ["MPLBACKEND"] = "agg"
@@ -11,3 +12,35 @@ import pytest
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="no selenium: see docs/requirements.txt"
+    )
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
+    chromedriver = shutil.which("chromedriver")
+    if not chromium or not chromedriver:
+        pytest.skip("no chromium and chromedriver here: the pages were not tried in a browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--force-prefers-reduced-motion",
+        "--window-size=1400,900",
+    ):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    yield driver
+    driver.quit()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -38,7 +37,9 @@ def test_pages_are_up_to_date():
         if (ROOT / "docs/html" / name).read_text(encoding="utf-8") != page
     ]
     assert not stale, "run python docs/build.py"
-    assert {path.name for path in (ROOT / "docs/html").iterdir()} == {*pages, "page.css", "page.js"}
+    runs = {f"{name}.run.js" for name in build.SCRIPTS}
+    files = {path.name for path in (ROOT / "docs/html").iterdir()}
+    assert files == {*pages, *runs, "page.css", "page.js", "run.js"}
 
 
 @pytest.mark.parametrize("name", build.SCRIPTS)
@@ -104,37 +105,6 @@ def test_a_tag_or_flag_without_a_partner_ends_the_build(old, new):
 
 
 # ------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="no selenium: see docs/requirements.txt"
-    )
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    chromedriver = shutil.which("chromedriver")
-    if not chromium or not chromedriver:
-        pytest.skip("no chromium and chromedriver here: the pages were not tried in a browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--force-prefers-reduced-motion",
-        "--window-size=1400,900",
-    ):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    yield driver
-    driver.quit()
 
 
 def open_page(browser, name, anchor="", width=1400):
