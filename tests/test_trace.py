@@ -90,7 +90,7 @@ def test_another_comment_is_no_change_but_code_and_tags_are(tmp_path):
     for old, new in [
         ("", ""),
         ("# Autograd", "# Torch"),
-        ("gamma * following", "following"),
+        ("gamma * later", "later"),
         ("# [3] for", "# for"),
     ]:
         assert old in source
@@ -161,7 +161,7 @@ def ratio(r, w):
 
 
 def bootstrap(r, w):
-    yield 0 if r["terminated"] else r["V[-1]"], w["R"]
+    yield 0 if r["terminated"] else r["values[-1]"], w["R"]
 
 
 # script -> line of the slide -> how the code begins, and what its result has to be
@@ -170,7 +170,7 @@ CHECKS = {
     "dqn": {"12": ("y =", target("reward_j", "terminated_j", "gamma_j"))},
     "ddpg": {"12": ("y =", target("reward_i", "terminated_i", "gamma"))},
     "reinforce": {
-        "v_t": ("v[t] = following", rest("rewards[t]", "following", "v[t]")),
+        "v_t": ("v[t] = later", rest("rewards[t]", "later", "v[t]")),
         "advantage": ("weight =", difference("v", "values[:-1]", "weight")),
     },
     "actor_critic": {
@@ -180,7 +180,7 @@ CHECKS = {
     "a3c": {
         "13": ("R = 0.0", bootstrap),
         "15": ("R = rewards", rest("rewards[i]", "R", "R")),
-        "advantage": ("error =", difference("targets", "V[:-1]", "error")),
+        "advantage": ("error =", difference("targets", "values[:-1]", "error")),
     },
     "ppo": {"advantage": ("A[t] = later", gae), "ratio": ("ratio =", ratio)},
 }
