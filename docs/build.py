@@ -380,6 +380,8 @@ def slide_html(name: str, page: Page) -> str:
 
 def run_html(name: str, source: str) -> str:
     """Under the slide: the buttons that step through the recorded run, and what it looked like."""
+    if name not in scenes.RUNS:
+        return ""
     buttons = "".join(
         f'<button data-do="{action}" title="{title}" aria-keyshortcuts="{key}">{text}</button>'
         for action, key, text, title in (
@@ -504,14 +506,15 @@ def main() -> int:
     folder = DOCS / "html"
     try:
         pages = build()
-        for name in SCRIPTS:
+        for name in scenes.RUNS:
             record = scenes.read(folder / f"{name}.run.js")
             if args.check:
                 fresh = scenes.is_fresh(name, record)
                 pages[f"{name}.run.js"] = scenes.written(record) if fresh else ""
             elif args.record or not scenes.is_fresh(name, record):
                 print(f"recording {name}.py", flush=True)
-                pages[f"{name}.run.js"] = scenes.written(scenes.record(name))
+                written = scenes.written(scenes.record(name))
+                (folder / f"{name}.run.js").write_text(written)
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1

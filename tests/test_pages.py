@@ -37,7 +37,7 @@ def test_pages_are_up_to_date():
         if (ROOT / "docs/html" / name).read_text(encoding="utf-8") != page
     ]
     assert not stale, "run python docs/build.py"
-    runs = {f"{name}.run.js" for name in build.SCRIPTS}
+    runs = {f"{name}.run.js" for name in build.scenes.RUNS}
     files = {path.name for path in (ROOT / "docs/html").iterdir()}
     assert files == {*pages, *runs, "page.css", "page.js", "run.js"}
 
