@@ -300,7 +300,7 @@ BAD_NUMBERS = {
     "epochs": ["0"],
     "gae_lambda": ["2"],
     "d_targ": ["0"],
-    "clip": ["0"],
+    "clip": ["-1"],
     "hidden": ["0"],
 }
 BAD = [
