@@ -3,7 +3,9 @@
 And make(), which opens any environment or says what to do, and Guard.
 """
 
+import contextlib
 import functools
+import itertools
 import multiprocessing
 import subprocess
 import sys
@@ -282,3 +284,27 @@ def test_solved_at():
     assert envs.solved_at("Taxi-v3") == (8, 100)
     assert envs.solved_at("common.envs:Maze-v0") == (None, 100)
     assert envs.solved_at("no such") == (None, 100)
+
+
+@pytest.mark.parametrize("script", envs.SCRIPTS)
+def test_which_spaces_a_script_takes(script):
+    """Only qlearning_table needs Discrete states; a Box of integers fits no script."""
+    box = gym.spaces.Box(-1, 1, (2,))
+    states = {"Discrete": gym.spaces.Discrete(3), "Box": box}
+    actions = {
+        "Discrete": gym.spaces.Discrete(2),
+        "Box": box,
+        "float64": gym.spaces.Box(-1, 1, (2,), np.float64),
+        "integers": gym.spaces.Box(0, 3, (2,), np.int64),
+        "MultiBinary": gym.spaces.MultiBinary(2),
+    }
+    discrete, continuous = {"Discrete"}, {"Box", "float64"}
+    taken = dict.fromkeys(("qlearning_table", "dqn", "actor_critic"), discrete)
+    taken |= dict.fromkeys(("reinforce", "a3c", "ppo"), discrete | continuous)
+    taken |= {"ddpg": continuous}
+    for state, action in itertools.product(states, actions):
+        env = gym.Env()
+        env.observation_space, env.action_space = states[state], actions[action]
+        fits = action in taken[script] and (state == "Discrete" or script != "qlearning_table")
+        with contextlib.nullcontext() if fits else pytest.raises(envs.BadInput):
+            envs.check_spaces(env, script)
