@@ -3,10 +3,12 @@
     python -m common.trace dqn.py --env Maze-v0 --steps 300 --show 280:300
 
 runs a script, or a changed copy of one, with its usual flags. It prints the numbered lines that
-are carried out from environment step 280 to step 300, and ends there. Nothing is saved.
+are carried out from environment step 280 to step 300, and ends there. Nothing is saved. Where no
+environment is, as in rlhf.py, a step is one update of an optimizer.
 
 It works on every file whose `train()` (or another function) carries tags `# [12] ...`, and asks
-nothing else of it. `docs/scenes.py` records the runs on the pages with it.
+nothing else of it; it follows all functions with tags. `docs/scenes.py` records the runs on the
+pages with it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from tqdm import tqdm
 
 from common import runs
@@ -71,9 +74,10 @@ class Listing:
 
     Attributes:
         texts: tag -> the text of the numbered line.
-        function: the name of the function that holds the tags.
-        first: the line on which it begins.
+        functions: the names of the functions that hold the tags.
+        first: the line on which the first of them begins.
         statements: line -> the statement on it.
+        unit: what a step is: "environment step", or "update" in a script without environment.
 
     Raises:
         BadInput: the file is missing, is not Python, or has no tags in a function.
@@ -102,10 +106,18 @@ class Listing:
                 self.texts[match[1]] = " ".join(words)
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
         holds = lambda node: any(node.lineno < line <= node.end_lineno for line in tags)
-        node = next(filter(holds, functions), None)
-        if node is None:
+        tagged = list(filter(holds, functions))
+        if not tagged:
             raise BadInput(f"{path}: no function in it has comments like `# [1] Initialise ...`")
-        self.function, self.first, self.statements = node.name, node.lineno, {}
+        self.functions, self.statements = [node.name for node in tagged], {}
+        self.first = tagged[0].lineno
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        self.unit = "environment step" if names & {"env", "envs"} else "update"
+        for node in tagged:
+            self._read(node, tags)
+
+    def _read(self, node: ast.FunctionDef, tags: dict[int, tuple[int, str]]) -> None:
+        """Adds the statements of a function."""
         # A line of code carries out the last tag above it, unless the code has left its block.
         column, tag, tag_of = 0, "", {}
         for line in range(node.lineno, node.end_lineno + 1):
@@ -160,6 +172,9 @@ def terms(node: ast.AST):
     ):
         yield node
         parts = [node.slice] if isinstance(node, ast.Subscript) else []
+    elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        yield ast.Name(ast.unparse(node.value), ast.Store())  # of x[f(y)] = ... the whole x
+        parts = [node.slice]
     else:
         parts = ast.iter_child_nodes(node)
     for part in parts:
@@ -217,7 +232,7 @@ def readable(value) -> bool:
     """Whether it is shown where it is read: numbers, but no batch of long vectors."""
     if isinstance(value, (list, torch.distributions.Distribution)):
         return short(value) is not None
-    wide = getattr(value, "ndim", 0) > 1 and value.shape[-1] > 8
+    wide = getattr(value, "ndim", 0) > 1 and value.shape[-1] > 10
     return isinstance(value, NUMBERS) and not wide
 
 
@@ -284,7 +299,7 @@ class Stop:
 
     Attributes:
         tag: its number or letter; "" for code between the numbered lines.
-        step: environment steps so far, of all copies of the environment together.
+        step: environment steps so far, of all copies of the environment together; or updates.
         total: the return so far of the (first) environment's episode.
         ended: "", or "terminal" or "time limit" if its episode ended here.
         ran: the statements that were carried out.
@@ -298,9 +313,10 @@ class Stop:
 
 
 class Tracer:
-    """Follows the tagged function of a script: `with Tracer(listing, tell): train(...)`.
+    """Follows the tagged functions of a script: `with Tracer(listing, tell): train(...)`.
 
-    Environment steps are counted where all environments of `common.envs.make` pass: in Guard.
+    Environment steps are counted where all environments of `common.envs.make` pass: in Guard. If
+    one tagged function calls another, the stop of the call comes twice: before and after it.
 
     Args:
         listing: the script.
@@ -308,14 +324,16 @@ class Tracer:
         wanted: step -> whether to look at the lines from here on; where not, training is fast.
 
     Attributes:
-        step: environment steps so far.
+        step: environment steps so far; or updates.
         env: the first environment that was reset, a Guard.
+        frame: that of the function that is followed.
     """
 
     def __init__(self, listing: Listing, tell: Callable, wanted=lambda step: True):
         self.listing, self.tell, self.wanted = listing, tell, wanted
         self.step, self.total, self.ended, self.env, self.frame = 0, 0.0, "", None, None
         self.over, self.stop, self.pending, self.known = False, None, None, {}
+        self.callers = []  # of each tagged function that waits for another: frame, pending, known
 
     def __enter__(self):
         step, reset = Guard.step, Guard.reset
@@ -334,6 +352,9 @@ class Tracer:
         self.undo.callback(sys.settrace, sys.gettrace())
         self.undo.enter_context(mock.patch.object(Guard, "step", counted_step))
         self.undo.enter_context(mock.patch.object(Guard, "reset", counted_reset))
+        if self.listing.unit == "update":
+            hook = register_optimizer_step_post_hook(lambda *_: self._after_update())
+            self.undo.callback(hook.remove)
         sys.settrace(self._call)
         return self
 
@@ -343,18 +364,32 @@ class Tracer:
     def _call(self, frame: FrameType, event: str, arg):
         """Python calls this for every function that begins."""
         code = frame.f_code
-        if code.co_name != self.listing.function or code.co_filename != str(self.listing.path):
+        if code.co_filename != str(self.listing.path) or code.co_name not in self.listing.functions:
             return None
-        self.frame, self.env = frame, None
-        sys.settrace(self._call if self.wanted(0) else None)
+        if self._goes_on():
+            self.callers.append((self.frame, self.pending, self.known))
+            self._flush()
+        else:
+            self.callers = []
+        self.frame, self.env, self.pending, self.known = frame, None, None, {}
+        if self.listing.unit != "update":
+            sys.settrace(self._call if self.wanted(0) else None)
         return self._line
+
+    def _goes_on(self) -> bool:
+        """Whether the followed function is being carried out: an evaluation comes after it."""
+        frame = sys._getframe()
+        while frame and frame is not self.frame:
+            frame = frame.f_back
+        return frame is not None
+
+    def _after_update(self) -> None:
+        """Counts an update of the training."""
+        self.step += self._goes_on()
 
     def _after_step(self, env: Guard, reward: float, terminated: bool, truncated: bool) -> None:
         """Counts a step of the training, and looks at its lines from here on, or no longer."""
-        outside = sys._getframe()
-        while outside is not self.frame and outside:
-            outside = outside.f_back
-        if not outside:  # an evaluation after the training
+        if not self._goes_on():
             return
         self.step += 1
         if self.wanted(self.step) != bool(sys.gettrace()):
@@ -368,6 +403,10 @@ class Tracer:
 
     def _line(self, frame: FrameType, event: str, arg):
         """The function is about to carry out another line, or returns."""
+        if self.listing.unit == "update" and event == "line" and not self.wanted(self.step):
+            self._flush()
+            self.pending, self.known = None, {}
+            return self._line
         now = self.listing.statements.get(frame.f_lineno) if event == "line" else None
         if event == "exception" or (now and self.pending and now is self.pending.statement):
             return self._line  # a statement of several lines
@@ -375,6 +414,10 @@ class Tracer:
             self._finish(frame)
         if event == "return":
             self._flush()
+            if self.callers:  # back to the statement that has called
+                self.frame, called, self.known = self.callers.pop()
+                self.pending = called and Ran(called.statement, called.reads)
+                self.stop = called and Stop(called.statement.tag, self.step, ran=[self.pending])
         elif now and not now.text.startswith("with "):  # Python comes back to `with` at its end
             stop = self.stop
             if stop and (now.tag != stop.tag or any(ran.statement is now for ran in stop.ran)):
@@ -422,7 +465,8 @@ class Tracer:
             }
         before = self.known.get(name)
         self.known[name] = now = (short(value, inside), parts)
-        if before is None or before[1].keys() != parts.keys():
+        sizes = lambda parts: {k: len(v) for k, v in parts.items()}
+        if before is None or sizes(before[1]) != sizes(parts):
             return None
         if now[0] == before[0] and all(torch.equal(v, before[1][k]) for k, v in parts.items()):
             return None
@@ -478,7 +522,10 @@ def lines_of(stop: Stop, listing: Listing, width: int) -> str:
     """A stop for the terminal: the numbered line, its code, and the values beside or below it."""
     over = f": {stop.ended}, return" if stop.ended else ", return so far"
     head = f"[{stop.tag}] {listing.texts[stop.tag]}" if stop.tag else "[ ] between the lines"
-    head += f"   (after step {stop.step}{over} {text(stop.total)})"
+    if listing.unit == "update":
+        head += f"   (after update {stop.step})"
+    else:
+        head += f"   (after step {stop.step}{over} {text(stop.total)})"
     out, rows = textwrap.wrap(head, width, subsequent_indent="    "), listing.source.splitlines()
     for ran in stop.ran:
         code = rows[ran.statement.line - 1].split("  #")[0]
@@ -527,7 +574,7 @@ def main(argv: list[str] | None = None) -> int:
         listing = Listing(argv.pop(0))
         module = load(listing)
         flag = next((a for a in argv if a.startswith("--workers")), None)
-        if listing.function == "worker" and flag is None:
+        if listing.functions == ["worker"] and flag is None:
             argv += ["--workers", "1"]
         elif flag and [*flag.split("=")[1:], *argv[argv.index(flag) + 1 :]][:1] != ["1"]:
             raise BadInput("--workers: only one worker runs in this process; write --workers 1")
@@ -551,14 +598,15 @@ def main(argv: list[str] | None = None) -> int:
         with tracer:
             status = module.main([*argv, "--no-save"])
     except Enough:
-        print("" if shown else f"no environment step ends between {first} and {last}")
+        print("" if shown else f"no {listing.unit} ends between {first} and {last}")
         print("ended here; nothing is saved")
         return 0
     except BrokenPipeError:  # ... | head
         sys.stderr.close()
         return 0
     if not status and tracer.step < first:
-        print(f"trace: --show {first}:{last}: the run ended at step {tracer.step}", file=sys.stderr)
+        end = f"the run ended at {listing.unit.split()[-1]} {tracer.step}"
+        print(f"trace: --show {first}:{last}: {end}", file=sys.stderr)
         return 2
     return status
 

@@ -391,10 +391,11 @@ def run_html(name: str, source: str) -> str:
             ("update", "u", "update <kbd>u</kbd>", "to the next update (key u)"),
             ("play", "p", "play <kbd>p</kbd>", "play or pause (key p)"),
         )
+        if action != "step" or scenes.RUNS[name][0]  # rlhf.py has no environment
     )
     titles = "".join(
         f'<button data-scene="{i}" aria-pressed="false">{title}</button>'
-        for i, title in enumerate(scenes.TITLES)
+        for i, title in enumerate(scenes.TITLES[name])
     )
     samples = "".join(f'<option value="{i}">sample {i}</option>' for i in range(trace.FIRST))
     follow = (

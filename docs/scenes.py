@@ -2,7 +2,8 @@
 
 A run is recorded by common/trace.py on the script's own environment. Of its thousands of numbered
 lines four scenes are kept: the first steps, the first update, an episode's end, after learning. A
-loop that goes round and round is kept at its beginning and its end.
+loop that goes round and round is kept at its beginning and its end. rlhf.py has no environment and
+three trainings; its scenes are the beginning of each, and a later iteration of PPO.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ sys.path.insert(0, str(ROOT))  # for common
 
 from common import envs, trace  # noqa: E402
 
-# script -> environment, settings beside the defaults, the numbered line that changes what is
-# learned, and the step from which it has learned enough
+# script -> environment, settings beside the defaults, the numbered line (or lines) that changes
+# what is learned, and the step (in rlhf.py the iteration) from which it has learned enough
 RUNS = {
     "qlearning_table": ("Treasure-v0", {}, "8", 10_000),
     "dqn": ("Maze-v0", {"gamma": 0.9}, "13", 12_000),
@@ -34,8 +35,11 @@ RUNS = {
     "ddpg": ("Pendulum-v1", {}, "14", 4_000),
     "a3c": ("CartPole-v1", {"workers": 1}, "18", 40_000),
     "ppo": ("CartPole-v1", {}, "1", 60_000),
+    "rlhf": ("", {"demonstrations": 1_280, "comparisons": 640}, "c g o", 3),  # of few, to be quick
 }
-TITLES = ("The first steps", "The first update", "An episode's end", "After learning")
+TITLES = dict.fromkeys(
+    RUNS, ("The first steps", "The first update", "An episode's end", "After learning")
+) | {"rlhf": ("Demonstrations", "Comparisons", "PPO, first iteration", "PPO, third iteration")}
 
 
 def fingerprint(listing: trace.Listing) -> str:
@@ -82,7 +86,7 @@ def picture(env: gym.Env) -> list[float]:
 
 def is_update(name: str, moment: dict) -> bool:
     """Whether this line changes what is learned; a table of zeros has not learned anything yet."""
-    return moment["stop"].tag == RUNS[name][2] and any(moment.get("Q", [1]))
+    return moment["stop"].tag in RUNS[name][2].split() and any(moment.get("Q", [1]))
 
 
 def moments(
@@ -139,8 +143,49 @@ def moments(
     return listing, fixed, found
 
 
+def sentences(name: str, brief: bool) -> tuple[trace.Listing, dict, list[dict]]:
+    """As moments(), of rlhf.py: each stop knows its `scene`, and the picture is a text."""
+    _, settings, updates, last = RUNS[name]
+    listing = trace.Listing(ROOT / f"{name}.py")
+    script, found, begun, over, iterations = trace.load(listing), [], [], set(), []
+
+    def picture(here: dict) -> list[str]:
+        """The first prompt of the batch, and what has been written."""
+        texts = {key: script.sentence(here[key][0]) for key in ("y", "y_w", "y_l") if key in here}
+        lines = [f"{key}[0]: {text}" for key, text in texts.items()]
+        return [f"x[0]: about the {script.WORDS[here['x'][0]]}", *lines] if lines else []
+
+    def tell(stop: trace.Stop, frame) -> None:
+        training = frame.f_code.co_name
+        if training in over:
+            return
+        if training != "train" and training not in begun:
+            begun.append(training)
+        iterations.extend(["h"] * (stop.tag == "h"))
+        scene = len(begun) - (training != "train") + (len(iterations) == last)
+        if scene and brief or len(iterations) > last:
+            raise trace.Enough
+        if len(iterations) not in (0, 1, last):
+            return
+        drawn = [] if stop.tag in ("h", "i") else picture(frame.f_locals)  # y is of other prompts
+        found.append({"stop": stop, "scene": scene, "t": None, "picture": drawn})
+        learned = [m["scene"] for m in found if m["stop"].tag in updates.split()]
+        if training in ("fine_tune", "reward_model") and learned.count(scene) == 2:
+            over.add(training)
+            if brief:
+                raise trace.Enough
+
+    tracer = trace.Tracer(listing, tell, lambda step: tracer.frame.f_code.co_name not in over)
+    with contextlib.suppress(trace.Enough), tracer:
+        script.train(seed=0, **settings)
+    return listing, {"kind": "text"}, found
+
+
 def scenes(name: str, found: list[dict], brief: bool) -> list[list[dict]]:
     """The stops of each scene."""
+    if name == "rlhf":
+        numbers = range(found[-1]["scene"] + 1)
+        return [compressed([m for m in found if m["scene"] == number]) for number in numbers]
     step = lambda i: found[i]["stop"].step
 
     def back(i: int, steps: int) -> int:
@@ -230,7 +275,7 @@ def record(name: str, late: bool = True, brief: bool = False) -> dict:
     `ran`: statement, reads, writes. A value that was read is there if it is another one than when
     this statement read it last in this scene.
     """
-    listing, fixed, found = moments(name, late, brief)
+    listing, fixed, found = sentences(name, brief) if name == "rlhf" else moments(name, late, brief)
     places = {s.line: i for i, s in enumerate(statements(listing))}
     rows = [s.line for s in listing.statements.values()]
     terms = [[] for _ in places]
@@ -261,7 +306,9 @@ def record(name: str, late: bool = True, brief: bool = False) -> dict:
             out.append(entry)
         told.append(out)
     env_id, settings, update, _ = RUNS[name]
-    told = [{"title": title, "stops": stops} for title, stops in zip(TITLES, told, strict=False)]
+    told = [
+        {"title": title, "stops": stops} for title, stops in zip(TITLES[name], told, strict=False)
+    ]
     lines = [
         [s.line - listing.first, rows.count(s.line), s.text, own]
         for s, own in zip(statements(listing), terms, strict=True)

@@ -129,6 +129,11 @@ const draw = {
       svg("line", { x1: 115, y1: 60, x2: 115, y2: 76, class: "track" }), svg("rect", { x: Math.min(115, 115 + width / 2), y: 64, width: Math.abs(width / 2), height: 8, class: "agent" }),
       svg("text", { x: 115, y: 50, "text-anchor": "middle", class: "label" }, "torque"));
   },
+  text(lines) {
+    const box = make("div", "text");
+    box.append(...lines.map(line => make("div", "", line)));
+    return box;
+  },
 };
 
 // The table of Q-learning: a column for each state, coloured by value; the cell of [8] before and after.
@@ -199,9 +204,10 @@ function render(announce = true) {
   if (slide) slide.classList.add("now");
   $(".run .line").innerHTML = slide ? slide.innerHTML : "";
   const picture = stop.picture.length ? [draw[RUN.world.kind](stop.picture)] : [];
-  for (const { style, viewBox: { baseVal: box } } of picture) style.width = `${Math.min(9.4, 5.6 * box.width / box.height)}rem`;
+  for (const { style, viewBox: { baseVal: box } } of picture.filter(element => element.viewBox)) style.width = `${Math.min(9.4, 5.6 * box.width / box.height)}rem`;
   $(".run .stage").replaceChildren(...picture, ...stop.Q ? [table(stop)] : []);
-  const facts = [`after ${stop.step} environment ${stop.step === 1 ? "step" : "steps"}`, `return so far ${text(stop.total)}`];
+  const facts = [`after ${stop.step} ${RUN.env ? "environment step" : "update"}${stop.step === 1 ? "" : "s"}`];
+  if (RUN.env) facts.push(`return so far ${text(stop.total)}`);
   if (stop.ended) facts[1] = `${stop.ended}: the episode's return is ${text(stop.total)}`;
   if (stop.gap) facts.push(`${stop.gap} lines left out before this one`);
   $(".run .facts").replaceChildren(...facts.map(fact => make("span", "", fact)));
@@ -236,7 +242,7 @@ const actions = {
   forward: () => go(position + 1),
   back: () => go(position - 1),
   step: () => go(ahead(newStep)),
-  update: () => go(ahead(stop => stop.tag === RUN.update)),
+  update: () => go(ahead(stop => stop.tag && RUN.update.split(" ").includes(stop.tag))),
   play,
 };
 let timer = null;
