@@ -287,14 +287,14 @@ def test_on_batch_ends_each_training():
 
 
 def test_it_learns_all_three_steps(monkeypatch):
-    """A tenth of a run: far enough to tell it from chance."""
+    """A fifth of a run. Seeds 0 to 3: accuracy 0.78 to 0.82, win rate 0.75 to 0.81."""
     monkeypatch.setattr(language, "PROMPTS", 500)
-    sft = rlhf.fine_tune(demonstrations=2_000, epochs=2)
-    r = rlhf.reward_model(sft, comparisons=700, epochs=4, batch=32)
-    policy, _ = rlhf.ppo(sft, r, steps=6_000, beta=0.1, batch=32)
+    sft = rlhf.fine_tune(demonstrations=3_000)
+    r = rlhf.reward_model(sft, comparisons=1_500, epochs=4, batch=32)
+    policy, _ = rlhf.ppo(sft, r, steps=10_000)
     measured = language.evaluate(rlhf, policy, sft, r, seed=0)
     assert measured["accuracy"] > 0.65  # chance: 0.5, with a standard error of 0.024
-    assert measured["win_rate"] > 0.57
+    assert measured["win_rate"] > 0.62
     assert measured["true_reward"] > measured["sft_true_reward"]
     assert measured["score"] > measured["sft_score"] and measured["kl"] > 0.05
 
