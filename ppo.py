@@ -100,11 +100,8 @@ def train(
                 actions.append(old(torch.from_numpy(state)).sample())
             states[t] = state
             state, rewards[t], terminated[t], truncated, info = envs.step(actions[t].numpy())
-            next_states[t], done[t], step = (
-                state,
-                np.maximum(terminated[t], truncated),
-                step + n_envs,
-            )
+            next_states[t], done[t] = state, np.maximum(terminated[t], truncated)
+            step += n_envs
             for i in np.flatnonzero(done[t]):  # this actor has begun another episode
                 next_states[t, i] = info["final_obs"][i]  # not the first state of that one
                 episode = info["final_info"]["episode"]

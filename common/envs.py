@@ -204,9 +204,8 @@ class Guard(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env, stop=None):
-        gym.utils.RecordConstructorArgs.__init__(
-            self, stop=stop, _disable_deepcopy=True
-        )  # env.spec can make it again
+        # So that env.spec can make it again.
+        gym.utils.RecordConstructorArgs.__init__(self, stop=stop, _disable_deepcopy=True)
         super().__init__(env)
         self.stop, self.steps = stop, 0
 

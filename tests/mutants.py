@@ -201,7 +201,7 @@ BUGS = {
         ("advantages are not divided by their spread", "(A_j.std() + 1e-8)", "1"),
         ("V's target forgets V", "target = A + torch", "target = A + 0 * torch"),
         ("beta falls when the step was right", "d < d_targ / 1.5", "d < d_targ * 1.2"),
-        ("the actors' steps count once", "step + n_envs", "step + 1"),
+        ("the actors' steps count once", "step += n_envs", "step += 1"),
         ("rewards are scaled with another gamma", "NormalizeReward(envs, gamma)", "NormalizeReward(envs)"),
         ("theta_old stays behind", "# [g] theta_old <- theta\n        old.load_state_dict", "# [g] theta_old <- theta\n        old.state_dict(); (lambda _: 0)"),
         ("the divergence the other way round", "kl_divergence(old(s[j]), pi)", "kl_divergence(pi, old(s[j]))"),

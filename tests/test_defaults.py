@@ -857,3 +857,10 @@ def test_adam_or_the_plain_step_with_the_step_sizes_given(monkeypatch, name):
         made.clear()
         script.train(take, steps=2, literal=True, **given)
         assert made == [(sgd, [(0.3, None), (0.2, None)])]
+
+
+def test_qlearning_takes_an_epsilon_of_0():
+    """No exploration at all is allowed, and so is exploration alone."""
+    for epsilon in (0.0, 1.0):
+        env = gym.make("FrozenLake-v1", is_slippery=False)
+        assert qlearning_table.train(env, steps=200, epsilon=epsilon)[-1]
