@@ -36,10 +36,8 @@ one worker, which only measures gradients with them. Where the slide is loose: t
 theta_v descends [17], and in [16] the advantage R - V is a constant. With n workers T passes T_max
 by up to n t_max, since each worker looks at T once an update.
 
-Beyond the slide (--literal turns it off)
-
-    --entropy 0        off: a bonus for the entropy of the policy, as in the paper. It keeps the
-                       policy from settling on one action before it has tried the others.
+Beyond the slide: nothing. --literal changes nothing here. The paper also adds a bonus for the
+entropy of the policy; the environments below do not need it.
 
 Try
 
@@ -55,7 +53,6 @@ References
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 from collections.abc import Callable
@@ -69,7 +66,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
-def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, entropy, hidden):
+def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, hidden):
     """One actor-learner. `rank` counts the workers, `report` takes the return and the length of
     each finished episode; the other arguments are those of train(), T_max is `steps`."""
     torch.set_num_threads(1)  # one core for each worker
@@ -126,21 +123,20 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
             R = rewards[i] + gamma * R
             targets[i] = R
         error = torch.from_numpy(targets) - values[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
-        pi = model.pi(s[:-1])
         # Minus: theta climbs this line, the update below descends. detach: the advantage is a
         # constant here, or the policy gradient would also change V.
         # [16] Accumulate gradients wrt theta':
         #      d theta <- d theta + grad_theta' log pi(a_i|s_i; theta') (R - V(s_i; theta'_v))
         #      (vectorised over i)
-        policy_loss = -(pi.log_prob(a) * error.detach()).sum()
+        policy_loss = -(model.pi(s[:-1]).log_prob(a) * error.detach()).sum()
         # No detach here: V moves towards R. error.square() is (t - t_start,).
         # [17] Accumulate gradients wrt theta'_v:
         #      d theta_v <- d theta_v + d(R - V(s_i; theta'_v))^2 / d theta'_v (vectorised over i)
         value_loss = error.square().sum()
-        loss = policy_loss + value_loss - entropy * pi.entropy().sum()  # entropy: beyond the slide
+        loss = policy_loss + value_loss  # pi and V share no weight: neither loss disturbs the other
         if not loss.isfinite():
             raise FloatingPointError(f"loss {loss.item()} at step {shared.T}: try a smaller alpha")
-        loss.backward()  # adds to d theta and d theta_v: pi and V share no weight
+        loss.backward()  # adds to d theta and d theta_v
         # No lock: two workers may write the same number at once, and one change may be lost. The
         # A3C paper updates without locks, too, and learns well.
         # [18] Perform asynchronous update of theta using d theta and of theta_v using d theta_v
@@ -164,9 +160,8 @@ def train(
     t_max: int = 20,  # steps between two updates
     gamma: float = 0.99,  # discount of the return
     alpha: float = 2e-3,  # step size
-    entropy: float = 0.01,  # weight of the policy's entropy
     hidden: int = 64,  # units of each hidden layer
-    literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
+    literal: bool = False,  # the slide and nothing else: these defaults already are that
     on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
 ) -> tuple[Model, list[float]]:
     """Train on an environment with Discrete or Box actions; returns the model and all returns.
@@ -187,8 +182,7 @@ def train(
             returns.append(episode_return)
             shared.stop = bool(on_episode(episode_return, length, shared.T))
 
-    settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha)
-    settings |= dict(entropy=entropy, hidden=hidden)
+    settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha, hidden=hidden)
     if workers == 1:  # in this process, so that one seed gives one result
         worker(0, make_env, shared, report, **settings)
     else:
@@ -209,7 +203,7 @@ class Model(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(n)) if box else None  # log: it stays positive
 
     def pi(self, states: torch.Tensor) -> Distribution:
-        """States (batch, features) -> distribution whose log_prob and entropy are (batch,)."""
+        """States (batch, features) -> distribution whose log_prob is (batch,)."""
         outputs = self.actor(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
@@ -295,22 +289,6 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
     low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
     high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
     return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
-
-
-# The slide and nothing else.
-LITERAL = dict(entropy=0.0)
-
-
-def literally(train: Callable, slide: dict) -> Callable:
-    """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
-
-    def either(env, *, literal: bool = False, **given):
-        return train(env, **(slide | given if literal else given))
-
-    return functools.wraps(train)(either)
-
-
-train = literally(train, LITERAL)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -166,7 +166,6 @@ BUGS = {
         ("T is one worker's count", "self.steps.sum().item()", "self.steps.max().item()"),
         ("theta is not shared", "theta.clone().share_memory_()", "theta.clone()"),
         ("train() returns the weights it began with", "vector_to_parameters(shared.theta, model.parameters())", "vector_to_parameters(parameters_to_vector(model.parameters()), model.parameters())"),
-        ("--entropy does not reach the workers", "dict(entropy=entropy, hidden=hidden)", "dict(entropy=0.01, hidden=hidden)"),
         ("gamma does not reach the workers", "gamma=gamma, alpha=alpha)", "gamma=0.99, alpha=alpha)"),
         ("each worker has a budget of its own", "shared.T > steps or", "shared.steps[rank] > steps or"),
         ("a worker goes on after the end", "shared.T > steps or shared.stop:", "shared.T > steps:"),
