@@ -229,7 +229,7 @@ class Progress:
 
     def __init__(self, env_id: str, budget: dict, until_solved: bool, bar: bool):
         self.goal, self.window = envs.solved_at(env_id)
-        self.budget, self.until_solved, self.ended, self.step = budget, until_solved, False, 0
+        self.budget, self.until_solved, self.step = budget, until_solved, 0
         self.rows, self.solved, self.stop = [], None, multiprocessing.RawValue("b", 0)
         style = dict(unit="step", unit_scale=True, dynamic_ncols=True)
         self.bar = tqdm(total=budget["steps"], disable=not (bar and sys.stderr.isatty()), **style)
@@ -268,13 +268,12 @@ class Progress:
         if self.bar.disable and seconds > self.shown_next:  # after 1, 2, 4, ... s, then every 30
             print(f"{line}, step {step}, {step / seconds:.0f} steps/s", flush=True)
             self.shown_next = seconds + min(seconds, 30)
-        self.ended = bool(self.solved and self.until_solved)
-        return self.ended
+        return bool(self.solved and self.until_solved)
 
     def summary(self) -> str:
         """Lines for the end of the training."""
         returns, steps = [row[3] for row in self.rows], self.step
-        ended = self.ended or self.stop.value
+        ended = self.stop.value or (self.solved and self.until_solved)
         if not ended and len(returns) < self.budget.get("episodes", inf):
             steps = max(steps, self.budget["steps"])  # the budget ended inside an episode
         end = "interrupted after" if self.stop.value else "trained for"
@@ -285,7 +284,7 @@ class Progress:
         last = returns[-self.window :]
         text += f"\nmean return of the last {len(last)} episodes: {np.mean(last):.2f}"
         if self.goal is not None:
-            text += f"\n{'solved' if self.solved else 'not solved'}"
+            text += "\nsolved" if self.solved else "\nnot solved"
             text += f" (mean of {self.window} at or above {self.goal:g})"
         if self.solved:
             text += " at episode {}, step {}, {:.1f} s".format(*self.solved[:3])
@@ -411,14 +410,11 @@ class Run:
                 raise BadInput(f"--load {flags.load}: trained on {saved['env']}; leave --env out")
             flags.env, flags.env_kwargs = saved["env"], saved["env_kwargs"]
             hp |= saved["hyperparameters"] | {"seed": hp["seed"]}
-        kwargs = options(flags.env_kwargs)
         self.flags, self.hyperparameters = flags, hp
-        self.open = functools.partial(envs.make, flags.env, **kwargs)
+        self.open = functools.partial(envs.make, flags.env, **options(flags.env_kwargs))
         self.title = f"{script}.py on {flags.env}, seed {hp['seed']}"
-        label = "-".join([flags.env, *(f"{k}={v}" for k, v in kwargs.items())])
-        self.out = flags.out or Path(
-            "runs", script, re.sub("[/:]", "-", label), f"seed{hp['seed']}"
-        )
+        label = re.sub("[/:]", "-", "-".join([flags.env, *flags.env_kwargs]))
+        self.out = flags.out or Path("runs", script, label, f"seed{hp['seed']}")
         self.saves = flags.save and not flags.load
         with contextlib.closing(self.open()) as one:
             envs.check_spaces(one, script)
@@ -429,8 +425,8 @@ class Run:
         flags, modes = self.flags, env.metadata.get("render_modes", [])
         record, picture = flags.record, flags.picture
         if picture and not (picture.suffix == ".png" and plotting.drawable(env)):
-            worlds = "Treasure-v0, GridWorld-v0 and Maze-v0"
-            raise BadInput(f"--picture {picture}: only as .png, and only of {worlds}")
+            worlds = "a .png of Treasure-v0, GridWorld-v0 or Maze-v0"
+            raise BadInput(f"--picture {picture}: it can only be {worlds}")
         displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
         self.text = "ansi" in modes and (modes[0] == "ansi" or not screen)

@@ -408,7 +408,8 @@ def main() -> int:
     results = collections.defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "copy")
-        left_out = shutil.ignore_patterns(".git", ".venv", "runs", "docs", "__pycache__")
+        pictures = "html", "*.png", "*.gif"  # of docs/
+        left_out = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", *pictures)
         shutil.copytree(ROOT, tree, ignore=left_out)
         for file, what, text in bugs:
             began = time.monotonic()
