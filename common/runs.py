@@ -86,7 +86,7 @@ def explained(script: str, run: Callable[[], int]) -> int:
         print(f"{script}.py: {envs.first_line(error)}", file=sys.stderr)
         return getattr(error, "status", 1)
     except MemoryError as error:  # numpy says how much it was
-        print(f"{script}.py: {error}; try a smaller --memory", file=sys.stderr)
+        print(f"{script}.py: {error}; try smaller numbers, as --memory", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
