@@ -7,10 +7,8 @@ their transition table `P`.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import math
-import re
 import textwrap
 import warnings
 
@@ -77,9 +75,10 @@ class FiniteMDP(gym.Env):
         return 1.0, next_s, reward, next_s in self.terminals
 
     def reset(self, *, seed=None, options=None):
-        """Start an episode. Returns (state, info)."""
+        """Start an episode, with options={"start": s} in s. Returns (state, info)."""
         super().reset(seed=seed)
-        self.s = self.starts[self.np_random.integers(len(self.starts))]
+        drawn = self.starts[self.np_random.integers(len(self.starts))]
+        self.s = (options or {}).get("start", drawn)
         return self.s, {}
 
     def step(self, action):
@@ -240,12 +239,9 @@ def make(env_id: str, *, stop=None, **options) -> gym.Env:
         BadInput: the id is unknown, its package is not installed, or it refuses an option; the
             message says what to do.
     """
+    if env_id.startswith("ALE/"):
+        env_id = f"ale_py:{env_id}"  # this package registers them
     name = env_id.split(":")[-1]
-    if name.startswith("ALE/"):
-        with contextlib.suppress(ImportError):
-            import ale_py
-
-            gym.register_envs(ale_py)
     try:
         with warnings.catch_warnings():
             # The user asked for an older version, or for a window that Gymnasium makes itself.
@@ -254,10 +250,9 @@ def make(env_id: str, *, stop=None, **options) -> gym.Env:
             return Guard(gym.make(env_id, disable_env_checker=True, **options), stop)
     except Exception as error:  # whatever an environment does with its options
         why = first_line(error)
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            why = f"there is no module {error.name!r}: pip install {error.name}, or check the id"
-        elif name.startswith("ALE/") and "Namespace ALE not found" in why:
-            why = 'pip install "gymnasium[atari]"'
+        if isinstance(error, ModuleNotFoundError):
+            missing = getattr(error.__cause__ or error, "name", None)
+            why = f"there is no module {missing!r}: pip install {missing}, or check the id"
         elif isinstance(error, gym.error.UnregisteredEnv) or not name:
             near = difflib.get_close_matches(name, gym.registry) or ["CartPole-v1", "Maze-v0"]
             why = f"there is none of this name; try {', '.join(near)}"
@@ -277,16 +272,11 @@ def first_line(error: BaseException) -> str:
 
 # -------------------------------------------------------------------------------- do spaces fit?
 
-# The observations and actions that each script takes, and what the lecture says about others.
-# "fixed-size": all that flattens into a vector of fixed length.
-SCRIPTS = {
-    "qlearning_table": ("Discrete", ("Discrete",), ""),
-    "dqn": ("fixed-size", ("Discrete",), "max over continuous actions is not possible, part 3"),
-    "reinforce": ("fixed-size", ("Box", "Discrete"), ""),
-    "actor_critic": ("fixed-size", ("Discrete",), "how to take max on continuous actions?, part 5"),
-    "ddpg": ("fixed-size", ("Box",), ""),
-    "a3c": ("fixed-size", ("Box", "Discrete"), ""),
-    "ppo": ("fixed-size", ("Box", "Discrete"), ""),
+# Kind of actions -> the scripts that take it. Observations: all that have a fixed size, but
+# qlearning_table takes Discrete ones only.
+TAKERS = {
+    "Discrete": ("qlearning_table", "dqn", "reinforce", "actor_critic", "a3c", "ppo"),
+    "Box": ("reinforce", "ddpg", "a3c", "ppo"),
 }
 
 
@@ -294,41 +284,16 @@ def check_spaces(env: gym.Env, script: str) -> None:
     """Refuse an environment whose spaces do not fit a script of this project.
 
     Raises:
-        BadInput: naming the space and the scripts that take it.
+        BadInput: naming the spaces and the scripts that take them.
     """
     states, actions = env.observation_space, env.action_space
-    observed = "fixed-size" if states.is_np_flattenable else "variable"
-    observed = "Discrete" if isinstance(states, Discrete) else observed
-    acts = type(actions).__name__
-    if isinstance(actions, Box) and not np.issubdtype(actions.dtype, np.floating):
-        acts = "integer Box"
-    fit = {s: (observed in (o, "Discrete"), acts in a) for s, (o, a, _) in SCRIPTS.items()}
-    if all(fit.get(script, ())):
-        return
-    wanted, wanted_actions, hint = SCRIPTS[script]
-    what, space = "observations", states
-    if fit[script][0]:
-        what, space, wanted = "actions", actions, " or ".join(wanted_actions)
-    use = " or ".join(f"{s}.py" for s in fit if all(fit[s])) or "no script of this project"
-    use += f' (the lecture: "{hint}")' * bool(hint and what == "actions")
-    short = textwrap.shorten(str(space), 60, placeholder=" ...")
-    raise BadInput(f"{name_of(env)}: {script} takes {wanted} {what}, not {short}; use {use}")
-
-
-def check_memory(prepared: gym.Env, memory: int) -> None:
-    """Refuse a replay memory that does not fit into this machine.
-
-    Args:
-        prepared: the environment as the script prepares it, with float32 observations.
-        memory: the capacity in transitions, each with two states.
-
-    Raises:
-        BadInput: naming its size and the flag.
-    """
-    needed = memory * 2 * 4 * math.prod(prepared.observation_space.shape)
-    with contextlib.suppress(OSError), open("/proc/meminfo") as file:  # there is one on Linux only
-        free = int(re.search(r"MemAvailable:\s+(\d+) kB", file.read())[1]) * 1024
-        if needed > free:
-            sizes = f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free"
-            fits = int(memory * free / needed / 2)
-            raise BadInput(f"--memory {memory} {sizes}; try --memory {fits} or smaller images")
+    fit = TAKERS.get(type(actions).__name__, ())
+    if not states.is_np_flattenable or (isinstance(actions, Box) and actions.dtype.kind != "f"):
+        fit = ()
+    if not isinstance(states, Discrete):
+        fit = [name for name in fit if name != "qlearning_table"]
+    if script in sum(TAKERS.values(), ()) and script not in fit:  # nothing is known of a copy
+        what = [textwrap.shorten(str(space), 60, placeholder=" ...") for space in (states, actions)]
+        why = "observations {} and actions {} do not fit {}.py".format(*what, script)
+        use = " or ".join(f"{name}.py" for name in fit) or "no script of this project"
+        raise BadInput(f"{name_of(env)}: {why}; use {use}")

@@ -5,6 +5,9 @@ No algorithm needs this file. A script's `main()` reads:
     from common import runs
 
     return runs.main(train, argv, env="CartPole-v1", act=..., value=...)
+
+rlhf.py, which has a language in place of an environment, takes from here what common/language.py
+needs: flags, checks, Ctrl-C, files.
 """
 
 from __future__ import annotations
@@ -13,17 +16,16 @@ import ast
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import inspect
 import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
-import tokenize
 import typing
 from collections.abc import Callable
 from math import inf
@@ -72,12 +74,20 @@ def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, sev
         The exit status: 0; 1: training diverged, or the disk is full; 2: bad input; 130: Ctrl-C.
     """
     script = Path(inspect.getfile(inspect.unwrap(train))).stem
+    argv = sys.argv[1:] if argv is None else argv
+    return explained(script, lambda: Run(script, train, argv, env, several).go(act, value))
+
+
+def explained(script: str, run: Callable[[], int]) -> int:
+    """The exit status of run(). What goes wrong in it becomes one line on standard error."""
     try:
-        argv = sys.argv[1:] if argv is None else argv
-        return Run(script, train, argv, env, several).go(act, value)
-    except (BadInput, FloatingPointError, MemoryError) as error:
+        return run()
+    except (BadInput, FloatingPointError) as error:
         print(f"{script}.py: {envs.first_line(error)}", file=sys.stderr)
         return getattr(error, "status", 1)
+    except MemoryError as error:  # numpy says how much it was
+        print(f"{script}.py: {error}; try smaller numbers, as --memory", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -86,58 +96,78 @@ def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, sev
 # -------------------------------------------------------------------------------------- the flags
 
 
-def flags(
-    *,
-    env: str,  # any Gymnasium id, or one of ours: Treasure-v0, GridWorld-v0, Maze-v0
-    env_kwargs: tuple[str, ...] = (),  # its own options, as name=value: --env-kwargs size=8
-    stop_when_solved: bool = True,  # stop when the mean of the last 100 returns reaches the
-    #                                 environment's reward_threshold (Pendulum-v1: -200, last 20)
-    out: Path | None = None,  # folder for returns.csv, returns.png, run.json and what was learned;
-    #                           default: runs/<script>/<env>/seed<N>
-    save: bool = True,  # --no-save writes nothing
-    load: Path | None = None,  # no training: take what was saved in this folder, and evaluate it
-    render: bool = False,  # watch the learned policy afterwards in a window; text environments in
-    #                        the terminal, where the first training episodes are shown, too
-    record: Path | None = None,  # save a clip as FILE.gif, or FILE.mp4 (with imageio-ffmpeg)
-    picture: Path | None = None,  # draw what was learned as FILE.png: grid worlds, CartPole,
-    #                               Pendulum, MountainCar
-):
-    """The flags that every script has beside the keywords of its train()."""
+@dataclasses.dataclass
+class Files:
+    """The flags that every script has beside the keywords of its train().
+
+    Args:
+        out: folder for returns.csv, returns.png, run.json and what was learned; default:
+            runs/<script>/<env>/seed<N>
+        save: --no-save writes nothing
+        load: no training: take what was saved in this folder, and evaluate it
+    """
+
+    out: Path | None = None
+    save: bool = True
+    load: Path | None = None
 
 
-def fields(function: Callable, defaults: dict) -> list[tuple]:
-    """A dataclass field for each keyword of a function; its help is the comment in the source."""
-    source, types = inspect.getsource(inspect.unwrap(function)), typing.get_type_hints(function)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    texts = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    keywords = inspect.signature(function).parameters
-    starts = {a.arg: a.lineno for a in ast.parse(source).body[0].args.kwonlyargs}
-    ends, found = [*starts.values(), max(texts) + 1][1:], []
-    for (name, start), end in zip(starts.items(), ends, strict=True):
-        if not name.startswith("on_"):
-            text = " ".join(texts[n] for n in range(start, end) if n in texts)
-            default = dataclasses.field(default=defaults.get(name, keywords[name].default))
-            found.append((name, typing.Annotated[types[name], tyro.conf.arg(help=text)], default))
-    return found
+@dataclasses.dataclass
+class World:
+    """The flags of the scripts that have an environment.
+
+    Args:
+        env: any Gymnasium id, or one of ours: Treasure-v0, GridWorld-v0, Maze-v0
+        env_kwargs: its own options, as name=value: --env-kwargs size=8
+        stop_when_solved: stop when the mean of the last 100 returns reaches the environment's
+            reward_threshold (Pendulum-v1: -200, last 20)
+        render: watch the learned policy afterwards in a window; text environments in the terminal,
+            where the first training episodes are shown, too
+        record: save a clip as FILE.gif, or FILE.mp4 (with imageio-ffmpeg)
+        picture: draw what was learned as FILE.png: Treasure-v0, GridWorld-v0, Maze-v0
+    """
+
+    env: str = ""
+    env_kwargs: tuple[str, ...] = ()
+    stop_when_solved: bool = True
+    render: bool = False
+    record: Path | None = None
+    picture: Path | None = None
 
 
-def parse(train: Callable, argv: list[str], env: str, script: str):
+def parse(train: Callable, argv: list[str], script: str, kinds: tuple, **defaults) -> tuple:
     """The flags, and the keywords of train() with their values.
 
     tyro answers --help and what does not parse (status 2). With --literal the literal values are
     the flags' defaults, so a flag given beside it wins.
+
+    Args:
+        train: the script's train(); its module may have LITERAL. The help of a keyword is the
+            comment behind it.
+        argv: the command line after the script's name.
+        script: the script's name.
+        kinds: dataclasses of more flags.
+        defaults: of their flags, where they differ.
     """
-    module = sys.modules[train.__module__]
-    literal = [a for a in argv if a in ("--literal", "--no-literal")][-1:] == ["--literal"]
-    keywords = fields(train, getattr(module, "LITERAL", {}) if literal else {})
-    Settings = dataclasses.make_dataclass("Settings", fields(flags, {"env": env}) + keywords)
+    module, types = sys.modules[train.__module__], typing.get_type_hints(train)
+    source = inspect.getsource(inspect.unwrap(train))
+    comments = dict(re.findall(r"^ +(\w+): .*?  # (.*)$", source, re.MULTILINE))
+    fields = []
+    for name, keyword in inspect.signature(train).parameters.items():
+        if keyword.kind is keyword.KEYWORD_ONLY and not name.startswith("on_"):
+            flag = typing.Annotated[types[name], tyro.conf.arg(help=comments.get(name, ""))]
+            fields.append((name, flag, keyword.default))
+    if [a for a in argv if a in ("--literal", "--no-literal")][-1:] == ["--literal"]:
+        defaults |= getattr(module, "LITERAL", {})
+    Settings = dataclasses.make_dataclass("Settings", fields, bases=kinds)
     page = (module.__doc__ or "").split("\n\nPseudocode")[0].split("\n\n")
-    given = tyro.cli(Settings, prog=f"{script}.py", args=argv, description="\n\n".join(page[:2]))
-    return given, {name: getattr(given, name) for name, *_ in keywords}
+    text = dict(prog=f"{script}.py", description="\n\n".join(page[:2]))
+    given = tyro.cli(Settings, args=argv, default=Settings(**defaults), **text)
+    return given, {name: getattr(given, name) for name, *_ in fields}
 
 
 def check_numbers(hyperparameters: dict, script: str) -> None:
-    """Refuse what lies outside of INTERVALS. None (no limit) passes.
+    """Refuse what lies outside of INTERVALS.
 
     Raises:
         BadInput: naming the value and its interval.
@@ -145,10 +175,8 @@ def check_numbers(hyperparameters: dict, script: str) -> None:
     for interval, (holds, names) in INTERVALS.items():
         for name in names.split():
             keyword = name.removeprefix(f"{script}.")
-            given = hyperparameters.get(keyword)
-            for x in given if isinstance(given, tuple) else [given]:
-                if x is not None and not holds(x):
-                    raise BadInput(f"--{keyword.replace('_', '-')} {x}: it must lie in {interval}")
+            if keyword in hyperparameters and not holds(x := hyperparameters[keyword]):
+                raise BadInput(f"--{keyword.replace('_', '-')} {x}: it must lie in {interval}")
     batch, memory = (hyperparameters.get(name, 0) for name in ("batch", "memory"))
     if batch > memory > 0:
         raise BadInput(f"--batch {batch}: more transitions than --memory {memory} holds")
@@ -156,17 +184,32 @@ def check_numbers(hyperparameters: dict, script: str) -> None:
 
 def options(pairs: tuple[str, ...]) -> dict:
     """("size=8", "map_name=8x8") -> {"size": 8, "map_name": "8x8"}"""
-    try:
-        result = dict(pair.split("=", 1) for pair in pairs)
-    except ValueError:
-        raise BadInput(f"--env-kwargs {' '.join(pairs)}: write name=value, as in size=8") from None
-    for name, text in result.items():
+    result = {}
+    for name, equals, text in (pair.partition("=") for pair in pairs):
+        if not equals:
+            raise BadInput(f"--env-kwargs {name}: write name=value, as in size=8")
+        result[name] = text
         with contextlib.suppress(ValueError, SyntaxError):
             result[name] = ast.literal_eval(text)
     return result
 
 
 # -------------------------------------------------------------------------------- during training
+
+
+@contextlib.contextmanager
+def ctrl_c_sets(stop):
+    """The first Ctrl-C only sets stop.value to 1; a second one quits."""
+
+    def ask(*_):
+        stop.value = 1
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Progress:
@@ -186,9 +229,8 @@ class Progress:
 
     def __init__(self, env_id: str, budget: dict, until_solved: bool, bar: bool):
         self.goal, self.window = envs.solved_at(env_id)
-        self.budget, self.until_solved, self.ended, self.step = budget, until_solved, False, 0
-        self.rows, self.solved = [], None
-        self.stop = multiprocessing.RawValue("b", 0)
+        self.budget, self.until_solved, self.step = budget, until_solved, 0
+        self.rows, self.solved, self.stop = [], None, multiprocessing.RawValue("b", 0)
         style = dict(unit="step", unit_scale=True, dynamic_ncols=True)
         self.bar = tqdm(total=budget["steps"], disable=not (bar and sys.stderr.isatty()), **style)
 
@@ -199,19 +241,10 @@ class Progress:
         The first Ctrl-C lets the running episode end as truncated, so that train() returns what it
         has; a second one quits.
         """
-
-        def ask(*_):
-            self.stop.value = 1
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        before = signal.signal(signal.SIGINT, ask)
         self.start, self.shown_next = time.perf_counter(), 1
-        try:
+        with ctrl_c_sets(self.stop), self.bar:
             yield
-        finally:
-            self.seconds = time.perf_counter() - self.start
-            self.bar.close()
-            signal.signal(signal.SIGINT, before)
+        self.seconds = time.perf_counter() - self.start
 
     def on_episode(self, episode_return: float, length: int, step: int) -> bool:
         """train() calls this after each episode. True ends the training: solved, or Ctrl-C.
@@ -224,27 +257,23 @@ class Progress:
         self.step, seconds = step, time.perf_counter() - self.start
         if self.stop.value:  # Ctrl-C cut this episode short, so its return means nothing
             return True
-        episode = len(self.rows) + 1
-        self.rows.append((episode, step, seconds, float(episode_return), int(length)))
+        self.rows.append((len(self.rows) + 1, step, seconds, float(episode_return), int(length)))
         recent = [row[3] for row in self.rows[-self.window :]]
         mean = sum(recent) / len(recent)
         if self.goal is not None and len(recent) == self.window and mean >= self.goal:
             self.solved = self.solved or self.rows[-1]
-        if seconds > self.shown_next:
-            line = f"episode {episode}, mean of the last {len(recent)}: {mean:.1f}"
-            if self.bar.disable:
-                print(f"{line}, step {step}, {step / seconds:.0f} steps/s", flush=True)
-            self.bar.set_description(line, refresh=False)
-            self.bar.update(step - self.bar.n)
-            # A line after 1, 2, 4, ... seconds, then every 30; a bar moves ten times a second.
-            self.shown_next = seconds + (min(seconds, 30) if self.bar.disable else 0.1)
-        self.ended = bool(self.solved and self.until_solved)
-        return self.ended
+        line = f"episode {len(self.rows)}, mean of the last {len(recent)}: {mean:.1f}"
+        self.bar.set_description(line, refresh=False)
+        self.bar.update(step - self.bar.n)
+        if self.bar.disable and seconds > self.shown_next:  # after 1, 2, 4, ... s, then every 30
+            print(f"{line}, step {step}, {step / seconds:.0f} steps/s", flush=True)
+            self.shown_next = seconds + min(seconds, 30)
+        return bool(self.solved and self.until_solved)
 
     def summary(self) -> str:
         """Lines for the end of the training."""
         returns, steps = [row[3] for row in self.rows], self.step
-        ended = self.ended or self.stop.value
+        ended = self.stop.value or (self.solved and self.until_solved)
         if not ended and len(returns) < self.budget.get("episodes", inf):
             steps = max(steps, self.budget["steps"])  # the budget ended inside an episode
         end = "interrupted after" if self.stop.value else "trained for"
@@ -255,7 +284,7 @@ class Progress:
         last = returns[-self.window :]
         text += f"\nmean return of the last {len(last)} episodes: {np.mean(last):.2f}"
         if self.goal is not None:
-            text += f"\n{'solved' if self.solved else 'not solved'}"
+            text += "\nsolved" if self.solved else "\nnot solved"
             text += f" (mean of {self.window} at or above {self.goal:g})"
         if self.solved:
             text += " at episode {}, step {}, {:.1f} s".format(*self.solved[:3])
@@ -303,11 +332,8 @@ class Greedy:
         act, value: as main().
     """
 
-    def __init__(self, env: gym.Env, learned: tuple, act: Callable, value: Callable | None):
-        self.env, self.learned, self.act, self.value, self.layers = env, learned, act, value, []
-        while isinstance(env, gym.Wrapper):
-            self.layers.append(env)
-            env = env.env
+    def __init__(self, env: gym.Env, learned: list, act: Callable, value: Callable | None):
+        self.env, self.learned, self.act, self.value = env, learned, act, value
 
     def ask(self, function: Callable, state):
         """What act or value says about a state of the prepared environment."""
@@ -321,18 +347,9 @@ class Greedy:
             return int(action)
         return np.asarray(action, space.dtype).reshape(space.shape)
 
-    def look(self, observation) -> tuple:
-        """Observation of the unwrapped environment -> (the greedy action there, value or None)."""
-        # The wrappers of prepare() change an observation from the inside out, an action from the
-        # outside in.
-        for layer in reversed(self.layers):
-            if isinstance(layer, gym.ObservationWrapper):
-                observation = layer.observation(observation)
-        action = self(observation)
-        for layer in self.layers:
-            if isinstance(layer, gym.ActionWrapper):
-                action = layer.action(action)
-        return action, self.value and float(self.ask(self.value, observation))
+    def look(self, state) -> tuple:
+        """The greedy action and its value; None if no value was learned."""
+        return self(state), self.value and float(self.ask(self.value, state))
 
 
 def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambda total: False):
@@ -362,6 +379,12 @@ def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambd
     return played
 
 
+def window_closed(total: float = 0.0) -> bool:
+    """Whether the user has closed the window that Gymnasium opened with pygame."""
+    pygame = sys.modules.get("pygame")
+    return bool(pygame and pygame.display.get_init() and pygame.event.peek(pygame.QUIT))
+
+
 # ---------------------------------------------------------------------------------------- the run
 
 
@@ -379,75 +402,64 @@ class Run:
     def __init__(self, script: str, train: Callable, argv: list[str], env: str, several: bool):
         self.script, self.train, self.several = script, train, several
         self.prepare = getattr(sys.modules[train.__module__], "prepare", lambda env: env)
-        self.flags, self.hyperparameters = flags, hp = parse(train, argv, env, script)
+        flags, hp = parse(train, argv, script, (Files, World), env=env)
         check_numbers(hp, script)
         if flags.load:
-            self._read_settings(flags.load, any(a.partition("=")[0] == "--env" for a in argv))
-        kwargs = options(flags.env_kwargs)
-        self.open = functools.partial(envs.make, flags.env, **kwargs)
+            saved = saved_run(flags.load, script)
+            if flags.env != saved["env"] and any(a.partition("=")[0] == "--env" for a in argv):
+                raise BadInput(f"--load {flags.load}: trained on {saved['env']}; leave --env out")
+            flags.env, flags.env_kwargs = saved["env"], saved["env_kwargs"]
+            hp |= saved["hyperparameters"] | {"seed": hp["seed"]}
+        self.flags, self.hyperparameters = flags, hp
+        self.open = functools.partial(envs.make, flags.env, **options(flags.env_kwargs))
         self.title = f"{script}.py on {flags.env}, seed {hp['seed']}"
-        label = "-".join([flags.env, *(f"{k}={v}" for k, v in kwargs.items())])
-        label = label.replace("/", "-").replace(":", "-")
+        label = re.sub("[/:]", "-", "-".join([flags.env, *flags.env_kwargs]))
         self.out = flags.out or Path("runs", script, label, f"seed{hp['seed']}")
         self.saves = flags.save and not flags.load
         with contextlib.closing(self.open()) as one:
             envs.check_spaces(one, script)
-            if "memory" in hp and not flags.load:
-                envs.check_memory(self.prepare(one), hp["memory"])
             self._check_files(one)
 
     def _check_files(self, env: gym.Env) -> None:
         """Check --out, --record, --picture and --render before training, not an hour later."""
         flags, modes = self.flags, env.metadata.get("render_modes", [])
         record, picture = flags.record, flags.picture
-        if record and record.suffix not in (".gif", ".mp4"):
-            raise BadInput(f"--record {record}: the file's name has to end in .gif or .mp4")
-        if record and record.suffix == ".mp4" and not importlib.util.find_spec("imageio_ffmpeg"):
-            raise BadInput(f"--record {record}: pip install imageio-ffmpeg, or name it .gif")
-        if picture and picture.suffix != ".png":
-            raise BadInput(f"--picture {picture}: the file's name has to end in .png")
-        if picture and not plotting.drawable(env):
-            worlds = "Treasure-v0, GridWorld-v0, Maze-v0, CartPole-v1, Pendulum-v1, MountainCar-v0"
-            raise BadInput(f"--picture: it cannot draw {flags.env}; it works for {worlds}")
+        if picture and not (picture.suffix == ".png" and plotting.drawable(env)):
+            worlds = "a .png of Treasure-v0, GridWorld-v0 or Maze-v0"
+            raise BadInput(f"--picture {picture}: it can only be {worlds}")
         displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
         self.text = "ansi" in modes and (modes[0] == "ansi" or not screen)
         if flags.render and not (self.text or screen):
             raise BadInput("--render: there is no screen here; use --record clip.gif")
         if record or (flags.render and not self.text):
-            try:  # one image, so that a missing package shows now
+            try:  # a clip of one image, so that a missing package shows now
                 with contextlib.closing(self.open(render_mode="rgb_array")) as env:
                     env.reset()
-                    assert env.render() is not None, "it gives no images; leave the flag out"
+                    plotting.clip([env.render()], 30, record.suffix if record else ".gif")
             except Exception as error:
+                flag = f"--record {record}" if record else "--render"
                 why = f"{flags.env} cannot be drawn: {envs.first_line(error)}"
-                raise BadInput(f"{'--record' if record else '--render'}: {why}") from error
+                raise BadInput(f"{flag}: {why} (.gif, or .mp4 with imageio-ffmpeg)") from error
         for folder in [path.parent for path in (record, picture) if path] + [self.out] * self.saves:
             write(folder, {})
 
     def go(self, act: Callable, value: Callable | None) -> int:
         """Train or load, evaluate, save, show. Returns the exit status."""
-        flags, seed, files, status = self.flags, self.hyperparameters["seed"], [], 0
-        if flags.load:
-            learned = self._load(flags.load)
-        else:
-            learned, status = self._train()
-            print(self.progress.summary())
-            files = self._save(learned)  # before anything else can go wrong
+        flags, seed = self.flags, self.hyperparameters["seed"]
+        learned = load(flags.load, self.untrained) if flags.load else self._train()
         env = self.prepare(self.open())
         greedy = Greedy(env, learned, act, value)
         self._evaluate(greedy)
         if flags.picture:
             image = plotting.picture(env, greedy.look, self.title)
-            files += write(flags.picture.parent, {flags.picture.name: image})
+            write(flags.picture.parent, {flags.picture.name: image})
         if flags.record:
             world, frames = self.prepare(self.open(render_mode="rgb_array")), []
             take = lambda total: frames.append(plotting.frame(world.render(), total))
             play(world, greedy, seed=seed, watch=take)
             clip = plotting.clip(frames, world.metadata.get("render_fps", 30), flags.record.suffix)
-            files += write(flags.record.parent, {flags.record.name: clip})
-        if files:
-            print("saved  " + "  ".join(files))
+            write(flags.record.parent, {flags.record.name: clip})
         if flags.render:
             world = self.prepare(Shown(self.open(render_mode="ansi" if self.text else "human")))
             for episode in range(1, 4):
@@ -455,10 +467,10 @@ class Run:
             world.close()
         if is_table(learned):
             print_table(learned[0], env)
-        return status
+        return 130 if not flags.load and self.progress.stop.value else 0
 
-    def _train(self) -> tuple[tuple, int]:
-        """What was learned, and the exit status so far."""
+    def _train(self) -> list:
+        """What was learned. It is saved at once, before anything else can go wrong."""
         hp, text = self.hyperparameters, self.flags.render and self.text and not self.several
         self.progress = Progress(self.flags.env, hp, self.flags.stop_when_solved, bar=not text)
         make = functools.partial(self.open, stop=self.progress.stop)
@@ -466,11 +478,19 @@ class Run:
         try:
             with self.progress.training():
                 *learned, _ = self.train(env, **hp, on_episode=self.progress.on_episode)
-            return tuple(learned), 130 if self.progress.stop.value else 0
         except Exception:  # diverged, or the environment broke: at least the curve is worth a look
-            if self.saves and self.progress.rows:
-                print("saved  " + "  ".join(self._save(None)))
+            if self.progress.rows:
+                self._save([])
             raise
+        print(self.progress.summary())
+        self._save(learned)
+        return learned
+
+    def untrained(self) -> list:
+        """What train() begins with."""
+        hp = self.hyperparameters | {"steps": 0}
+        hp |= {"workers": 1} if "workers" in hp else {}
+        return self.train(self.open if self.several else self.open(), **hp)[:-1]
 
     def _evaluate(self, greedy: Greedy) -> None:
         """Print the mean and spread of the greedy policy's returns."""
@@ -484,85 +504,55 @@ class Run:
             line += "; an episode did not end: return {:.2f} after {} steps".format(*played[-1])
         print(line)
 
-    # -- files
-
-    def _save(self, learned: tuple | None) -> list[str]:
-        """Write the run's files; without `learned` only those about the training. Their paths."""
+    def _save(self, learned: list) -> None:
+        """Write the run's files; of nothing learned only those about the training."""
         if not self.saves:
-            return []
-        progress, content = self.progress, io.BytesIO()
-        rows = [f"{e},{s},{t:.3f},{r},{n}" for e, s, t, r, n in progress.rows]
-        settings = dict(script=self.script, env=self.flags.env, env_kwargs=self.flags.env_kwargs)
+            return
+        progress, flags = self.progress, self.flags
+        rows = [(e, step, f"{t:.3f}", r, n) for e, step, t, r, n in progress.rows]
+        settings = dict(script=self.script, env=flags.env, env_kwargs=flags.env_kwargs)
         settings["hyperparameters"] = self.hyperparameters
         settings["solved"] = progress.solved and dict(zip(COLUMNS, progress.solved, strict=True))
-        settings["versions"] = {m.__name__: str(m.__version__) for m in (gym, np, torch)}
-        files = {"run.json": (json.dumps(settings, indent=2) + "\n").encode()}
-        files["returns.csv"] = "\n".join([",".join(COLUMNS), *rows, ""]).encode()
-        if progress.rows:
+        files = packed(settings, [COLUMNS, *rows], learned)
+        if rows:
             curve = progress.rows, self.title, progress.goal, progress.window, progress.solved
             files["returns.png"] = plotting.learning_curve(*curve)
-        if learned is not None:
-            if is_table(learned):
-                np.save(content, learned[0], allow_pickle=False)
-            else:
-                torch.save(torch.nn.ModuleList(learned).state_dict(), content)
-            files[WEIGHTS[is_table(learned)]] = content.getvalue()
-        return write(self.out, files)
-
-    def _read_settings(self, folder: Path, env_given: bool) -> None:
-        """Take the environment and the hyperparameters from a saved run.json."""
-        flags, hp = self.flags, self.hyperparameters
-        try:
-            saved = json.loads((folder / "run.json").read_text())
-            script, env, hyperparameters = saved["script"], saved["env"], saved["hyperparameters"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            why = f"run.json is missing or damaged ({type(error).__name__})"
-            raise BadInput(f"--load {folder}: {why}; give a folder that --out wrote") from None
-        if script != self.script:
-            raise BadInput(f"--load {folder}: {script}.py saved it; {script}.py --load {folder}")
-        if env_given and env != flags.env:
-            raise BadInput(f"--load {folder}: trained on {env}; leave --env out")
-        flags.env, flags.env_kwargs = env, tuple(saved.get("env_kwargs", ()))
-        # Of the saved keywords those that train() still has; JSON made a list of a tuple.
-        for name in hp.keys() & hyperparameters.keys() - {"seed"}:
-            value = hyperparameters[name]
-            hp[name] = tuple(value) if isinstance(value, list) else value
-
-    def _load(self, folder: Path) -> tuple:
-        """What was learned, from the files of a saved run. Nothing in them is executed.
-
-        Raises:
-            BadInput: the file is missing, damaged, or of another shape.
-        """
-        hp = self.hyperparameters | {"steps": 0}  # train() then returns untrained networks
-        hp |= {"workers": 1} if "workers" in hp else {}
-        path = folder
-        try:
-            *learned, _ = self.train(self.open if self.several else self.open(), **hp)
-            path = folder / WEIGHTS[is_table(learned)]
-            if is_table(learned):
-                table = np.load(path, allow_pickle=False)
-                learned[0][:] = table.reshape(learned[0].shape)
-            else:
-                torch.nn.ModuleList(learned).load_state_dict(torch.load(path, weights_only=True))
-            return tuple(learned)
-        except Exception as error:
-            raise BadInput(f"--load {path}: {envs.first_line(error)}; train again") from None
+        write(self.out, files)
 
 
-def is_table(learned: tuple) -> bool:
+def print_table(Q: np.ndarray, env: gym.Env, most: int = 16) -> None:
+    """Print the first `most` rows of a Q-table, shape (states, actions)."""
+    names = getattr(env.unwrapped, "action_names", [f"action {a}" for a in range(Q.shape[1])])
+    print("\nQ-table  " + "".join(f"{name:>11}" for name in names))
+    for state, values in enumerate(Q[:most]):
+        print(f"state {state:<3}" + "".join(f"{value:11.4f}" for value in values))
+    if len(Q) > most:
+        print(f"... and {len(Q) - most} more states")
+
+
+# --------------------------------------------------------------------------------------- the files
+
+
+def is_table(learned: list) -> bool:
     """Whether a Q-table was learned, and not networks."""
     return isinstance(learned[0], np.ndarray)
 
 
-def window_closed(total: float = 0.0) -> bool:
-    """Whether the user has closed the window that Gymnasium opened with pygame."""
-    pygame = sys.modules.get("pygame")
-    return bool(pygame and pygame.display.get_init() and pygame.event.peek(pygame.QUIT))
+def packed(settings: dict, table: list[tuple], learned: list) -> dict[str, bytes]:
+    """run.json, returns.csv and what was learned (if anything was): name -> content of the file."""
+    settings |= {"versions": {m.__name__: str(m.__version__) for m in (gym, np, torch)}}
+    files = {"run.json": (json.dumps(settings, indent=2) + "\n").encode()}
+    files["returns.csv"] = "".join(",".join(map(str, row)) + "\n" for row in table).encode()
+    content = io.BytesIO()
+    if learned and is_table(learned):
+        np.save(content, learned[0], allow_pickle=False)
+    elif learned:
+        torch.save(torch.nn.ModuleList(learned).state_dict(), content)
+    return files | ({WEIGHTS[is_table(learned)]: content.getvalue()} if learned else {})
 
 
-def write(folder: Path, files: dict[str, bytes]) -> list[str]:
-    """Write all files or none; returns their paths. No files: only find out whether it can write.
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    """Write all files or none, and say so. No files: only find out whether it can write.
 
     The files go to a temporary folder first, so that a full disk loses nothing that was there.
 
@@ -580,14 +570,46 @@ def write(folder: Path, files: dict[str, bytes]) -> list[str]:
         failure = BadInput(f"cannot write to {folder}: {error.strerror}; choose another folder")
         failure.status = 1 if files else 2  # before training it is bad input
         raise failure from None
-    return [str(folder / name) for name in files]
+    if files:
+        print("saved", *(folder / name for name in files), sep="  ")
 
 
-def print_table(Q: np.ndarray, env: gym.Env, most: int = 16) -> None:
-    """Print the first `most` rows of a Q-table, shape (states, actions)."""
-    names = getattr(env.unwrapped, "action_names", [f"action {a}" for a in range(Q.shape[1])])
-    print("\nQ-table  " + "".join(f"{name:>11}" for name in names))
-    for state, values in enumerate(Q[:most]):
-        print(f"state {state:<3}" + "".join(f"{value:11.4f}" for value in values))
-    if len(Q) > most:
-        print(f"... and {len(Q) - most} more states")
+def saved_run(folder: Path, script: str) -> dict:
+    """What run.json in a saved run's folder says.
+
+    Raises:
+        BadInput: it is missing or damaged, or of another script.
+    """
+    try:
+        run = dict(env="", env_kwargs=(), hyperparameters={})
+        run |= json.loads((folder / "run.json").read_text())
+        by = run["script"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"run.json is missing or damaged ({type(error).__name__})"
+        raise BadInput(f"--load {folder}: {why}; give a folder that --out wrote") from None
+    if by != script:
+        raise BadInput(f"--load {folder}: {by}.py saved it; {by}.py --load {folder}")
+    return run
+
+
+def load(folder: Path, untrained: Callable[[], list]) -> list:
+    """What was learned, from the files of a saved run. Nothing in them is executed.
+
+    Args:
+        folder: of the run.
+        untrained: makes a table or networks of the same shapes.
+
+    Raises:
+        BadInput: the file is missing, damaged, or of another shape.
+    """
+    path = folder
+    try:
+        learned = untrained()
+        path = folder / WEIGHTS[is_table(learned)]
+        if is_table(learned):
+            learned[0][:] = np.load(path, allow_pickle=False).reshape(learned[0].shape)
+        else:
+            torch.nn.ModuleList(learned).load_state_dict(torch.load(path, weights_only=True))
+        return learned
+    except Exception as error:
+        raise BadInput(f"--load {path}: {envs.first_line(error)}; train again") from None

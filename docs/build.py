@@ -19,6 +19,7 @@ import html
 import re
 import sys
 import textwrap
+import trace  # docs/trace.py
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +27,6 @@ import scenes
 from mathml import inline
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
-
-from common import trace
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent

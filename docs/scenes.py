@@ -1,6 +1,6 @@
 """Record the runs that the pages step through: docs/html/<script>.run.js, one for each script.
 
-A run is recorded by common/trace.py on the script's own environment. Of its thousands of numbered
+A run is recorded by docs/trace.py on the script's own environment. Of its thousands of numbered
 lines four scenes are kept: the first steps, the first update, an episode's end, after learning. A
 loop that goes round and round is kept at its beginning and its end. rlhf.py has no environment and
 three trainings; its scenes are the beginning of each, and a later iteration of PPO.
@@ -23,7 +23,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for common
 
-from common import envs, trace  # noqa: E402
+import trace  # noqa: E402  (docs/trace.py)
+
+from common import envs  # noqa: E402
 
 # script -> environment, settings beside the defaults, the numbered line (or lines) that changes
 # what is learned, and the step (in rlhf.py the iteration) from which it has learned enough

@@ -173,7 +173,8 @@ def test_what_the_user_gives_wins_over_literal(script, capsys):
         text = [f"--{flag}", str(default)]
         if isinstance(default, bool):
             text = [f"--{flag}" if default else f"--no-{flag}"]
-        _, hyperparameters = runs.parse(module.train, ["--literal", *text], "Maze-v0", script)
+        kinds = runs.Files, runs.World
+        _, hyperparameters = runs.parse(module.train, ["--literal", *text], script, kinds)
         assert hyperparameters == expected | {name: default}
 
 
@@ -326,10 +327,8 @@ def test_impossible_numbers(script, name, value, capsys):
 
 @pytest.mark.parametrize("script", ["dqn", "ddpg"])
 def test_a_memory_that_does_not_fit(script, capsys):
-    if not Path("/proc/meminfo").exists():
-        pytest.skip("the system does not say how much memory is free")
     line = refused(capsys, script, "--memory", 10**13)
-    assert "--memory" in line and "GB" in line
+    assert "allocate" in line and "--memory" in line
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,7 +1,7 @@
 """What people look at: pictures of what was learned, comparisons, clips, watching."""
 
 import csv
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -13,33 +13,50 @@ from test_command_line import SCRIPTS, TINY, refused, run
 
 from common import envs, plotting, runs
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+import compare
+import plane
+
 
 def returns(folder) -> list[str]:
     with open(Path(folder, "returns.csv")) as file:
         return [row["return"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_picture_of_what_was_learned(script, capsys):
-    assert run(script, *TINY[script], "--out", "out", "--picture", "learned.png") == 0
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "ddpg"])
+@pytest.mark.parametrize("env", ["Maze-v0", "GridWorld-v0"])
+def test_picture_of_what_was_learned(script, env, capsys):
+    arguments = ["--env", env, *TINY[script][2:]]
+    assert run(script, *arguments, "--out", "out", "--picture", "learned.png") == 0
     assert "learned.png" in capsys.readouterr().out
     assert Image.open("learned.png").size[0] > 400
     assert run(script, "--load", "out", "--picture", "again.png") == 0
     assert Path("again.png").read_bytes() == Path("learned.png").read_bytes()
 
 
-@pytest.mark.parametrize("env", ["Maze-v0", "GridWorld-v0", "MountainCar-v0"])
-def test_picture_of_other_environments(env, capsys):
-    arguments = ["--env", env, "--steps", "300", "--no-save", "--picture", "p.png"]
-    assert run("reinforce", *arguments) == 0
-    assert Image.open("p.png").size[0] > 400
-
-
 def test_pictures_that_cannot_be_drawn(capsys):
-    assert "CartPole-v1" in refused(capsys, "dqn", "--env", "Acrobot-v1", "--picture", "p.png")
-    assert "p.gif" in refused(capsys, "dqn", "--picture", "p.gif")
+    maze = "--env", "Maze-v0"
+    assert "Maze-v0" in refused(capsys, "dqn", "--env", "Acrobot-v1", "--picture", "p.png")
+    assert "p.gif" in refused(capsys, "dqn", *maze, "--picture", "p.gif")
     Path("file").write_text("not a folder")
-    assert "file" in refused(capsys, "dqn", "--picture", "file/p.png")
+    assert "file" in refused(capsys, "dqn", *maze, "--picture", "file/p.png")
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "qlearning_table"])
+def test_a_plane_of_what_was_learned(script, capsys):
+    assert run(script, *TINY[script], "--out", "out", "--seed", "3") == 0
+    assert plane.main(["out", "learned.png"]) == 0
+    assert "learned.png" in capsys.readouterr().out
+    assert Image.open("learned.png").size[0] > 400
+    assert plane.main(["out", "again.png"]) == 0
+    assert Path("again.png").read_bytes() == Path("learned.png").read_bytes()
+
+
+def test_planes_that_cannot_be_drawn(capsys):
+    assert plane.main(["out"]) == 2 and "FOLDER" in capsys.readouterr().err
+    assert plane.main(["nowhere", "p.png"]) == 2 and "nowhere" in capsys.readouterr().err
+    assert run("dqn", "--env", "Acrobot-v1", "--steps", "600", "--out", "out") == 0
+    assert plane.main(["out", "p.png"]) == 2 and "Acrobot-v1" in capsys.readouterr().err
 
 
 def test_grid_shows_values_and_arrows():
@@ -54,21 +71,21 @@ def test_grid_shows_values_and_arrows():
 
 def test_plane_spans_the_two_state_variables():
     seen = []
-    plotting.picture(envs.make("Pendulum-v1"), lambda s: seen.append(s) or (0.0, 0.0), title="")
+    plane.plane(envs.make("Pendulum-v1"), lambda s: seen.append(s) or (0.0, 0.0))
     cosine, sine, velocity = np.array(seen).T
     assert np.allclose(cosine**2 + sine**2, 1) and cosine.min() < -0.99 < 0.99 < cosine.max()
     assert (velocity.min(), velocity.max()) == (-8, 8)
 
 
 def test_pictures_see_the_environment_through_its_wrappers():
-    """look() takes the environment's own observations and gives its own actions."""
+    """look_of() takes the environment's own observations and gives its own actions."""
     env = gym.wrappers.RescaleAction(envs.make("Pendulum-v1"), -1, 1)
     env = gym.wrappers.TransformObservation(env, lambda s: s * 10, env.observation_space)
     env = gym.wrappers.TransformObservation(env, lambda s: s + 1, env.observation_space)
     seen = []
     learned = (lambda state: seen.append(state.tolist()) or state[:1] * 0 + 0.5,)
     greedy = runs.Greedy(env, learned, lambda net, s: net(s), lambda net, s: net(s).sum() * 8)
-    action, value = greedy.look(np.array([1, 2, 3], np.float32))
+    action, value = plane.look_of(greedy)(np.array([1, 2, 3], np.float32))
     assert seen == [[11, 21, 31]] * 2
     assert action.tolist() == [1.0] and value == 4.0  # half of the torque's limit, 2
 
@@ -79,10 +96,11 @@ def test_compare_draws_folders_of_seeds(capsys):
             assert run(script, *TINY[script], "--seed", seed) == 0
     capsys.readouterr()
     folders = ["runs/reinforce/CartPole-v1", "runs/ppo/CartPole-v1"]
-    assert plotting.main([*folders, "-o", "both.png"]) == 0
+    assert compare.main([*folders, "-o", "both.png"]) == 0
     assert Image.open("both.png").size[0] > 400
-    assert len(plotting.saved_runs(Path("runs/ppo/CartPole-v1"), 100)) == 2
-    assert plotting.main(["runs/nothing"]) == 2
+    assert len(compare.saved_runs(Path("runs/ppo/CartPole-v1"), 100)) == 2
+    with pytest.raises(SystemExit, match="2"):
+        compare.main(["runs/nothing"])
     assert "runs/nothing: no returns.csv there" in capsys.readouterr().err
 
 
@@ -108,10 +126,11 @@ def test_gif():
 
 
 def test_mp4_needs_a_plugin(capsys, monkeypatch):
-    if runs.importlib.util.find_spec("imageio_ffmpeg"):
+    if importlib.util.find_spec("imageio_ffmpeg"):
         assert b"ftyp" in plotting.clip(FRAMES, 10, ".mp4")[:12]
-    monkeypatch.setattr(runs.importlib.util, "find_spec", lambda name: None)
-    assert "pip install imageio-ffmpeg" in refused(capsys, "dqn", "--record", "clip.mp4")
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "imageio.plugins.ffmpeg", raising=False)
+    assert "pip install imageio[ffmpeg]" in refused(capsys, "dqn", "--record", "clip.mp4")
 
 
 # --------------------------------------------------------------------------------------- watching

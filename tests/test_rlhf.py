@@ -320,7 +320,6 @@ def test_pasted_the_steps_can_be_called_alone():
 def few(monkeypatch):
     """An evaluation of a moment."""
     monkeypatch.setattr(language, "PROMPTS", 64)
-    monkeypatch.setattr(language, "BEST_OF", (1, 2))
 
 
 def test_a_run_and_what_it_saved(few, capsys):

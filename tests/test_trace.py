@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from common import trace
-
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 scenes = pytest.importorskip("scenes")
+trace = scenes.trace
 
 LIMIT = 600_000  # bytes of a page with its run
 

@@ -5,6 +5,7 @@ The figure is caught before it becomes a PNG.
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,12 +18,16 @@ from PIL import Image
 
 from common import envs, plotting
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+import compare as compare_saved
+import plane
+
 
 @pytest.fixture(autouse=True)
 def figures(monkeypatch) -> list:
     """All figures that were drawn."""
-    drawn, png = [], plotting._png
-    monkeypatch.setattr(plotting, "_png", lambda figure: drawn.append(figure) or png(figure))
+    drawn, png = [], plotting.png
+    monkeypatch.setattr(plotting, "png", lambda figure: drawn.append(figure) or png(figure))
     return drawn
 
 
@@ -123,7 +128,7 @@ def test_comparison_of_folders(figures, capsys, monkeypatch):
     saved("two", [(1, 12, 0, 1.0, 12), (2, 9, 0, 4.0, 9), (3, 30, 0, 2.0, 9)], "Pendulum-v1")
     given, compare = [], plotting.compare
     monkeypatch.setattr(plotting, "compare", lambda *a: given.append(a) or compare(*a))
-    assert plotting.main(["one", "two", "-o", "p.png"]) == 0
+    assert compare_saved.main(["one", "two", "-o", "p.png"]) == 0
     ((runs, title, goal, ylabel),) = given
     assert (title, goal) == ("Pendulum-v1", -200)
     assert ylabel == "mean of the last 20 returns"
@@ -142,10 +147,11 @@ def test_comparison_of_two_environments_has_no_threshold(monkeypatch):
     saved("two", ROWS, "CartPole-v1")
     given, compare = [], plotting.compare
     monkeypatch.setattr(plotting, "compare", lambda *a: given.append(a) or compare(*a))
-    assert plotting.main(["one", "two"]) == 0
+    assert compare_saved.main(["one", "two"]) == 0
     assert given[0][1:3] == ("Pendulum-v1, CartPole-v1", None)
     assert Path("compare.png").exists()
-    assert plotting.main(["one", "-o", "no/such/folder.png"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        compare_saved.main(["one", "-o", "no/such/folder.png"])
 
 
 # -------------------------------------------------------------------------------------- grid worlds
@@ -267,7 +273,7 @@ TICKS = {"CartPole-v1": ["left", "right"], "MountainCar-v0": ["left", "none", "r
 
 
 @pytest.mark.parametrize("env_id", PLANES)
-def test_planes_show_value_and_action_at_their_state(figures, env_id):
+def test_planes_show_value_and_action_at_their_state(env_id):
     """At x, y stands what look() says about the observation that x and y mean."""
     env = envs.make(env_id)
     n = getattr(env.action_space, "n", None)
@@ -277,10 +283,10 @@ def test_planes_show_value_and_action_at_their_state(figures, env_id):
         assert observation.dtype == np.float32
         return (round(37 * number) % n if n else np.array([np.sin(number)])), number
 
-    plotting.picture(env, look, "")
-    value, action = figures[0].axes[:2]
+    figure = plane.plane(env, look)
+    value, action = figure.axes[:2]
     assert [value.get_title(), action.get_title()] == ["value", "greedy action"]
-    (x_range, y_range), names = RANGES[env_id], plotting.plane_of(env)[0]
+    (x_range, y_range), names = RANGES[env_id], plane.plane_of(env)[0]
     for axes, which in ((value, 1), (action, 0)):
         assert (axes.get_xlabel(), axes.get_ylabel()) == names
         (mesh,) = [c for c in axes.collections if isinstance(c, QuadMesh)]
@@ -296,17 +302,17 @@ def test_planes_show_value_and_action_at_their_state(figures, env_id):
                 # Where rounding decides between two actions, both are right.
                 around = [np.ravel(look(state + d)[which])[0] for d in np.float32([-1e-5, 0, 1e-5])]
                 assert np.abs(numbers[row, column] - around).min() < 1e-4
-    figures[0].draw_without_rendering()
+    figure.draw_without_rendering()
     if n:
-        labels = [text.get_text() for text in figures[0].axes[-1].get_yticklabels()]
+        labels = [text.get_text() for text in figure.axes[-1].get_yticklabels()]
         assert labels == TICKS[env_id]
         assert mesh.get_clim() == (-0.5, n - 0.5)
 
 
-def test_a_plane_without_values(figures):
-    plotting.picture(envs.make("Pendulum-v1"), lambda s: (0.5, None), "")
-    assert [axes.get_title() for axes in figures[0].axes][:1] == ["greedy action"]
-    assert "value" not in [axes.get_title() for axes in figures[0].axes]
+def test_a_plane_without_values():
+    figure = plane.plane(envs.make("Pendulum-v1"), lambda s: (0.5, None))
+    assert [axes.get_title() for axes in figure.axes][:1] == ["greedy action"]
+    assert "value" not in [axes.get_title() for axes in figure.axes]
 
 
 class Other(gym.Env):
@@ -315,14 +321,17 @@ class Other(gym.Env):
         self.action_space = gym.spaces.Discrete(5)
 
 
-def test_what_can_be_drawn(figures):
-    assert not plotting.drawable(Other(3)) and not plotting.drawable(envs.make("Acrobot-v1"))
-    for env in (Other(2), *(envs.make(e) for e in (*PLANES, "Maze-v0", "Treasure-v0"))):
-        assert plotting.drawable(env)
-    plotting.picture(Other(2), lambda s: (4, 0.0), "")
-    assert figures[0].axes[0].get_xlabel() == "number 1"
-    figures[0].draw_without_rendering()
-    labels = [text.get_text() for text in figures[0].axes[-1].get_yticklabels()]
+def test_what_can_be_drawn():
+    for env in (Other(3), envs.make("Acrobot-v1")):
+        assert not plotting.drawable(env) and plane.plane_of(env) is None
+    for env in (envs.make(env_id) for env_id in ("Maze-v0", "Treasure-v0", "GridWorld-v0")):
+        assert plotting.drawable(env) and plane.plane_of(env) is None
+    for env in (Other(2), *map(envs.make, PLANES)):
+        assert plane.plane_of(env) and not plotting.drawable(env)
+    figure = plane.plane(Other(2), lambda s: (4, 0.0))
+    assert figure.axes[0].get_xlabel() == "number 1"
+    figure.draw_without_rendering()
+    labels = [text.get_text() for text in figure.axes[-1].get_yticklabels()]
     assert labels == list("01234")
 
 

@@ -25,7 +25,7 @@ const FIRST_LINE = Number($(".code").dataset.first);
   }
 }
 
-// Values as common/trace.py writes them.
+// Values as docs/trace.py writes them.
 function row(entries) {
   const runs = [];
   for (const entry of entries.map(text)) {

@@ -1,6 +1,6 @@
 """Follow a training line by line: the values that each numbered line of the slide has computed.
 
-    python -m common.trace dqn.py --env Maze-v0 --steps 300 --show 280:300
+    python docs/trace.py dqn.py --env Maze-v0 --steps 300 --show 280:300
 
 runs a script, or a changed copy of one, with its usual flags. It prints the numbered lines that
 are carried out from environment step 280 to step 300, and ends there. Nothing is saved. Where no
@@ -34,6 +34,8 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for common
 
 from common import runs
 from common.envs import BadInput, Guard, first_line
