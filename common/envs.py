@@ -7,10 +7,13 @@ their transition table `P`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
+import re
 import textwrap
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -297,3 +300,23 @@ def check_spaces(env: gym.Env, script: str) -> None:
         why = "observations {} and actions {} do not fit {}.py".format(*what, script)
         use = " or ".join(f"{name}.py" for name in fit) or "no script of this project"
         raise BadInput(f"{name_of(env)}: {why}; use {use}")
+
+
+def check_memory(prepared: gym.Env, memory: int) -> None:
+    """Refuse a replay memory that does not fit into this machine.
+
+    Args:
+        prepared: the environment as the script prepares it.
+        memory: the capacity in transitions, each with two states of float32 numbers.
+
+    Raises:
+        BadInput: naming its size and the flag.
+    """
+    needed = memory * 2 * 4 * math.prod(prepared.observation_space.shape)
+    with contextlib.suppress(OSError):  # there is no such file on macOS and Windows
+        text = Path("/proc/meminfo").read_text()
+        free = int(re.search(r"MemAvailable:\s+(\d+) kB", text)[1]) * 1024
+        if needed > free:
+            sizes = f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free"
+            fits = int(memory * free / needed / 2)
+            raise BadInput(f"--memory {memory} {sizes}; try --memory {fits} or smaller images")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def run(script, argv: list[str]) -> int:
         settings = dict(script="rlhf", hyperparameters=hp, seconds=seconds, measured=measured)
         rows = [(beta, *row) for beta, curve in curves.items() for row in curve]
         files = runs.packed(settings, [COLUMNS, *rows], [policy, sft, r])
-        files["returns.png"] = picture(curves, f"rlhf.py, seed {seed}")
+        best = best_of_n(script, sft, r, seed)
+        files["returns.png"] = picture(curves, best, f"rlhf.py, seed {seed}")
         runs.write(out, files)
     return 130 if watch.stop.value else 0
 
@@ -123,13 +125,31 @@ def show(script, policies: dict, r, seed: int, prompts: int = 3) -> None:
     print()
 
 
-def picture(curves: dict[float, list[tuple]], title: str) -> bytes:
+def best_of_n(script, sft, r, seed: int, prompts: int = 64, most: int = 64) -> list[tuple]:
+    """Of n texts of pi_SFT take the one with the best score: rows of (n, KL, score, true reward).
+
+    No policy is trained. Its KL is log n - (n-1)/n at most.
+    """
+    torch.manual_seed(seed + 3_000_000)
+    x, rows = script.sample_prompts(prompts).repeat_interleave(most), []
+    y = script.generate(sft, x)
+    with torch.no_grad():
+        scores, true = script.score(r, x, y), script.true_reward(x, y)
+    for n in [2**k for k in range(most.bit_length())]:  # groups of n among the texts of a prompt
+        top, best = scores.view(-1, n).max(1, keepdim=True)
+        chosen = true.view(-1, n).gather(1, best)
+        rows.append((n, log(n) - (n - 1) / n, top.mean().item(), chosen.mean().item()))
+    return rows
+
+
+def picture(curves: dict[float, list[tuple]], best: list[tuple], title: str) -> bytes:
     """Score (solid) and true reward (dashed) against the KL from pi_SFT, as PNG."""
     fig, axes = plotting.figure()
-    for (beta, curve), colour in zip(curves.items(), plotting.COLOURS, strict=False):
-        _, kl, score, true = np.array(curve).T
+    lines = {f"PPO, beta {beta:g}": curve for beta, curve in curves.items()} | {"best of n": best}
+    for (label, rows), colour in zip(lines.items(), plotting.COLOURS, strict=False):
+        _, kl, score, true = np.array(rows).T
         # A reward model has no zero of its own: the scores are moved to begin at the true reward.
-        axes.plot(kl, score - score[0] + true[0], "-", color=colour, label=f"beta {beta:g}: score")
-        axes.plot(kl, true, "--", color=colour, label=f"beta {beta:g}: true reward")
+        axes.plot(kl, score - score[0] + true[0], "-", color=colour, label=f"{label}: score")
+        axes.plot(kl, true, "--", color=colour, label=f"{label}: true reward")
     labels = dict(xlabel="KL[policy, pi_SFT] (nats per text)", ylabel="reward")
     return plotting.finished(fig, axes, title=title, **labels)

@@ -82,12 +82,9 @@ def explained(script: str, run: Callable[[], int]) -> int:
     """The exit status of run(). What goes wrong in it becomes one line on standard error."""
     try:
         return run()
-    except (BadInput, FloatingPointError) as error:
+    except (BadInput, FloatingPointError, MemoryError) as error:
         print(f"{script}.py: {envs.first_line(error)}", file=sys.stderr)
         return getattr(error, "status", 1)
-    except MemoryError as error:  # numpy says how much it was
-        print(f"{script}.py: {error}; try smaller numbers, as --memory", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -418,6 +415,8 @@ class Run:
         self.saves = flags.save and not flags.load
         with contextlib.closing(self.open()) as one:
             envs.check_spaces(one, script)
+            if "memory" in hp and not flags.load:
+                envs.check_memory(self.prepare(one), hp["memory"])
             self._check_files(one)
 
     def _check_files(self, env: gym.Env) -> None:

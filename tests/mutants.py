@@ -253,6 +253,7 @@ BUGS = {
         ("Maze: left is called up", "(\"up\", \"down\", \"left\", \"right\")", "(\"left\", \"right\", \"up\", \"down\")"),
         ("the grid always starts in one cell", "self.np_random.integers(len(self.starts))", "0"),
         ("images are transposed", "image[s // columns * n :, s % columns * n :]", "image[s % columns * n :, s // columns * n :]"),
+        ("half of the memory is counted", "memory * 2 * 4", "memory * 4"),
         ("Taxi's threshold", "reward_threshold=8", "reward_threshold=7"),
     ],
     "common/plotting.py": [

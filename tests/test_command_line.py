@@ -327,8 +327,10 @@ def test_impossible_numbers(script, name, value, capsys):
 
 @pytest.mark.parametrize("script", ["dqn", "ddpg"])
 def test_a_memory_that_does_not_fit(script, capsys):
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("the system does not say how much memory is free")
     line = refused(capsys, script, "--memory", 10**13)
-    assert "allocate" in line and "--memory" in line
+    assert "--memory" in line and "GB" in line
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -276,6 +276,14 @@ def test_spaces_that_are_not_counted_from_zero(script):
         assert (state == action) if isinstance(state, int | np.integer) else (state[action] == 1)
 
 
+def test_a_memory_that_does_not_fit_is_refused():
+    env = dqn.prepare(envs.make("CartPole-v1"))
+    envs.check_memory(env, 100_000)
+    if sys.platform == "linux":
+        with pytest.raises(envs.BadInput, match=r"--memory 10+ needs 32000000.0 GB"):
+            envs.check_memory(env, 10**15)
+
+
 def test_solved_at():
     assert envs.solved_at("CartPole-v1") == (475, 100)
     assert envs.solved_at("Pendulum-v1") == (-200, 20)
