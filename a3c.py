@@ -2,9 +2,9 @@
 
 "Actors in parallel": several workers, each with its own copy of the environment, learn at the same
 time. Each plays a few steps, compares the return R that followed with the value V(s) that it
-expected, and makes the actions more likely that did better than expected. Then it updates the
-shared parameters, without waiting for the others. The workers see different states, so that their
-data are less correlated: this replaces the experience replay of DQN.
+expected, and makes actions that did better than expected more likely, and the others less likely.
+Then it updates the shared parameters, without waiting for the others. The workers see different
+states, so that their data are less correlated: this replaces the experience replay of DQN.
 
 Pseudocode (Mnih et al., 2016, Algorithm S3, for each actor-learner thread; here each is a process)
 
@@ -33,11 +33,12 @@ Pseudocode (Mnih et al., 2016, Algorithm S3, for each actor-learner thread; here
 
 The box assumes shared theta and theta_v and a shared counter T = 0; theta' and theta'_v belong to
 one worker, which only measures gradients with them. Where the slide is loose: theta climbs [16],
-theta_v descends [17], and in [16] the advantage R - V is a constant. With n workers T passes T_max
-by up to n t_max, since each worker looks at T once an update.
+theta_v descends [17], and in [16] the advantage R - V is a constant. [18] leaves the optimiser
+open: here it is Adam with means that all workers share (in the paper RMSProp). With n workers T
+passes T_max by up to n t_max, since each worker looks at T once an update.
 
 Beyond the slide: nothing. --literal changes nothing here. The paper also adds a bonus for the
-entropy of the policy; the environments below do not need it.
+entropy of the policy; the environments under Try do not need it.
 
 Try
 
@@ -48,14 +49,14 @@ Try
 References
 
     Mnih et al., Asynchronous Methods for Deep Reinforcement Learning, 2016 (box in the supplement).
-    Niu, Recht, Re, Wright, Hogwild!, 2011 (updates without locks, for sparse gradients).
+    Niu, Recht, Re, Wright, Hogwild!, 2011 (updates without locks; its theorem is for sparse
+    gradients, these are dense).
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
@@ -67,38 +68,51 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, hidden):
-    """One actor-learner. `rank` counts the workers, `report` takes the return and the length of
-    each finished episode; the other arguments are those of train(), T_max is `steps`."""
+    """One actor-learner. `rank` is its number; `report` takes the return and the length of each
+    finished episode. The other arguments are those of train(); T_max is `steps`.
+    """
     torch.set_num_threads(1)  # one core for each worker
     torch.manual_seed(seed + 1000 * rank)  # each worker draws other actions and sees other states
     env = prepare(make_env)
     model = Model(env.observation_space.shape[0], env.action_space, hidden)
     parameters = list(model.parameters())
+    # Only the first reset gets the seed. If each did, all episodes would start in the same way.
     state, _ = env.reset(seed=seed + 1000 * rank)
 
+    # t counts this worker's steps, T (shared.T) those of all workers.
     # [1] Initialize thread step counter t <- 1
     t = 1
+    # Each turn plays up to t_max steps and makes one update of theta and theta_v.
     # [2] repeat
     while True:
+        # backward() adds to .grad: without the reset, old gradients would be applied again.
         # [3] Reset gradients: d theta <- 0 and d theta_v <- 0
         model.zero_grad()
         # theta' is a copy: the others go on changing theta while this worker plays with theta'.
+        # Without clone() the parameters would be theta itself.
         # [4] Synchronize thread-specific parameters theta' = theta and theta'_v = theta_v
         vector_to_parameters(shared.theta.clone(), parameters)
+        # The steps t_start, ..., t - 1 make up one update.
         # [5] t_start = t
         t_start = t
+        # `state` is left from the last step or reset. The lists begin with it.
         # [6] Get state s_t
         states, actions, rewards = [state], [], []
+        # These steps only collect states, actions and rewards; gradients come at [16] and [17].
         # [7] repeat
         while True:
+            # A sample, not the most likely action: the randomness of pi is the exploration.
             # [8] Perform a_t according to policy pi(a_t|s_t; theta')
             with torch.inference_mode():  # acting needs no gradient; [16] computes log pi again
                 action = model.pi(torch.from_numpy(state)).sample().numpy()
+            # From here on `state` is s_{t+1}.
             # [9] Receive reward r_t and new state s_{t+1}
             state, reward, terminated, truncated, info = env.step(action)
+            done = terminated or truncated
             states.append(state)
             actions.append(action)
             rewards.append(float(reward))
+            # Now s_t is the new state again, as in [12] and [13].
             # [10] t <- t + 1
             t += 1
             # Each worker counts in a place of its own, so that no two write the same number.
@@ -106,19 +120,21 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
             shared.steps[rank] += 1
             # A time limit (truncated) also ends the sequence: the next state is another episode's.
             # [12] until terminal s_t or t - t_start == t_max
-            if terminated or truncated or t - t_start == t_max:
+            if done or t - t_start == t_max:
                 break
 
         s, a = torch.from_numpy(np.stack(states)), torch.from_numpy(np.stack(actions))
         values = model.V(s)  # (t - t_start + 1,): the last state as well
-        # Nothing follows a terminal state. After a time limit the task would have gone on, and V
-        # says how well: R = 0 would teach V that nothing follows.
+        # Nothing follows a terminal state. After a time limit the task would have gone on: V
+        # estimates the return from there. R = 0 would teach V that nothing follows.
         # [13] R = 0 for terminal s_t; V(s_t, theta'_v) for non-terminal s_t
         #      (bootstrap from last state)
         R = 0.0 if terminated else values[-1].item()
         targets = np.zeros(t - t_start, np.float32)
+        # Backwards, so that each R is the one behind it, discounted, plus r_i.
         # [14] for i in {t-1, ..., t_start} do
         for i in reversed(range(t - t_start)):
+            # R is now the return from step i on; [16] and [17] compare it with V(s_i).
             # [15] R <- r_i + gamma R
             R = rewards[i] + gamma * R
             targets[i] = R
@@ -135,16 +151,18 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
         value_loss = error.square().sum()
         loss = policy_loss + value_loss  # pi and V share no weight: neither loss disturbs the other
         if not loss.isfinite():
-            raise FloatingPointError(f"loss {loss.item()} at step {shared.T}: try a smaller alpha")
-        loss.backward()  # adds to d theta and d theta_v
+            raise FloatingPointError(f"loss {loss:g} at step {shared.T}: try a smaller alpha")
+        # Adds to d theta and d theta_v. d theta is minus the box's, since [18] descends.
+        loss.backward()
         # No lock: two workers may write the same number at once, and one change may be lost. The
         # A3C paper updates without locks, too, and learns well.
         # [18] Perform asynchronous update of theta using d theta and of theta_v using d theta_v
         shared.adam(parameters_to_vector([p.grad for p in parameters]), alpha, rank)
 
-        if terminated or truncated:
+        if done:
             report(float(info["episode"]["r"]), info["episode"]["l"])
             state, _ = env.reset()
+        # T is looked at once an update; the others may still add to it.
         # [19] until T > T_max
         if shared.T > steps or shared.stop:
             break
@@ -152,23 +170,21 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
 
 
 def train(
-    make_env: Callable[[], gym.Env] | gym.Env,
+    make_env,  # a function that makes an environment, or an environment (its spec makes more)
     *,
-    seed: int = 0,  # one seed, one result with one worker; with more, their order decides too
+    seed: int = 0,  # the same seed gives the same run with one worker, not with several
     steps: int = 1_000_000,  # T_max, the budget in environment steps of all workers together
     workers: int = min(4, os.cpu_count() or 1),  # actor-learners, each in a process of its own
     t_max: int = 20,  # steps between two updates
     gamma: float = 0.99,  # discount of the return
-    alpha: float = 2e-3,  # step size
+    alpha: float = 2e-3,  # step size of Adam
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: these defaults already are that
-    on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
+    on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
 ) -> tuple[Model, list[float]]:
     """Train on an environment with Discrete or Box actions; returns the model and all returns.
 
-    Args:
-        make_env: makes one environment (or one whose spec does). Where processes are spawned
-            (macOS, Windows) it has to be importable from another process.
+    Where processes are spawned (macOS, Windows), they have to be able to import make_env.
     """
     torch.manual_seed(seed)
     make_env = make_env.spec.make if isinstance(make_env, gym.Env) else make_env
@@ -180,7 +196,7 @@ def train(
     def report(episode_return: float, length: int) -> None:
         if not shared.stop:  # the workers' last episodes come after the end
             returns.append(episode_return)
-            shared.stop = bool(on_episode(episode_return, length, shared.T))
+            shared.stop[0] = bool(on_episode(episode_return, length, shared.T))
 
     settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha, hidden=hidden)
     if workers == 1:  # in this process, so that one seed gives one result
@@ -194,23 +210,25 @@ def train(
 class Model(nn.Module):
     """pi(a|s; theta), a softmax over Discrete or a Gaussian over Box actions, and V(s; theta_v)."""
 
-    def __init__(self, features: int, action_space: gym.Space, hidden: int):
+    def __init__(self, n_features: int, action_space: gym.Space, hidden: int):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.actor = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, n))
-        self.critic = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-        box = isinstance(action_space, gym.spaces.Box)  # then one spread for all states, as a
-        self.log_std = nn.Parameter(torch.zeros(n)) if box else None  # log: it stays positive
+        self.actor = nn.Sequential(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        self.critic = nn.Sequential(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
+        # that it stays positive.
+        box = isinstance(action_space, gym.spaces.Box)
+        self.log_std = nn.Parameter(torch.zeros(n)) if box else None
 
     def pi(self, states: torch.Tensor) -> Distribution:
-        """States (batch, features) -> distribution whose log_prob is (batch,)."""
+        """States (..., n_features) -> distribution whose log_prob is (...,)."""
         outputs = self.actor(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
         return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)
 
     def V(self, states: torch.Tensor) -> torch.Tensor:
-        """States (batch, features) -> values (batch,)."""
+        """States (..., n_features) -> values (...,)."""
         return self.critic(states).squeeze(-1)
 
 
@@ -221,21 +239,12 @@ class Shared:
         self.theta = theta.clone().share_memory_()
         self.m, self.v = torch.zeros(2, len(theta)).share_memory_()
         self.steps, self.updates = torch.zeros(2, workers, dtype=torch.int64).share_memory_()
-        self._stop = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self.stop = torch.zeros(1, dtype=torch.bool).share_memory_()  # True: end before T_max
 
     @property
     def T(self) -> int:
         """The global step counter: the sum of the workers' steps."""
         return self.steps.sum().item()
-
-    @property
-    def stop(self) -> bool:
-        """Whether the training is to end before T reaches T_max."""
-        return self._stop.item()
-
-    @stop.setter
-    def stop(self, value: bool) -> None:
-        self._stop.fill_(value)
 
     def adam(self, d_theta: torch.Tensor, alpha: float, rank: int) -> None:
         """One step of Adam, its means shared by all workers (Kingma & Ba, 2015, Algorithm 1)."""
@@ -247,7 +256,7 @@ class Shared:
         self.theta.addcdiv_(self.m, spread, value=-alpha / (1 - 0.9**n))
 
 
-def in_processes(workers: int, make_env, shared: Shared, report: Callable, settings: dict) -> None:
+def in_processes(workers: int, make_env, shared: Shared, report, settings: dict) -> None:
     """Run the workers in processes and pass their episodes on. If one fails, all end."""
     method = mp.get_start_method()
     episodes = mp.get_context(method).SimpleQueue()
@@ -275,8 +284,12 @@ def start_worker(rank: int, make_env, shared: Shared, episodes, settings: dict) 
     worker(rank, make_env, shared, lambda *episode: episodes.put(episode), **settings)
 
 
-def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
-    """Preprocessing at the door. States: float32 vectors. Box actions: bounds -1 and 1."""
+def prepare(env) -> gym.Env:
+    """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
+
+    Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
+    info["episode"] holds its return "r" and its length "l".
+    """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     space = env.action_space
@@ -285,9 +298,9 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
         return gym.wrappers.TransformAction(env, lambda a: int(a) + start, counted)
     box = gym.spaces.flatten_space(space)
     # A Gaussian goes beyond any bound: the environment gets the nearest action in its space.
-    inside = lambda a: gym.spaces.unflatten(space, a.clip(box.low, box.high).astype(box.dtype))
-    low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
-    high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
+    inside = lambda a: a.clip(box.low, box.high).astype(box.dtype).reshape(space.shape)
+    low = np.where(np.isinf(box.low), box.low, -1)  # an infinite bound stays as it is
+    high = np.where(np.isinf(box.high), box.high, 1)
     return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
 
 

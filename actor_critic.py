@@ -4,8 +4,8 @@ REINFORCE waits for the end of an episode, and its return v_t says little about 
 many (credit assignment). So let a critic Q_phi(s,a) judge the actions: the actor pi_theta picks an
 action, the critic tells it how good that was. The critic learns as in Q-learning, from the "real
 value" R + gamma max_a Q_phi(s',a), and can borrow the tricks of Q-learning. "Two networks,
-extremely hard to converge", says the slide: each learns from estimates of the other, with their
-errors.
+extremely hard to converge", says the slide: the critic's errors mislead the actor, and the critic
+sees only the states and actions that the actor chooses.
 
 Pseudocode ([1] and [2] are the slide's update rules; [a] to [d] are the usual loop around them)
 
@@ -19,28 +19,30 @@ Pseudocode ([1] and [2] are the slide's update rules; [a] to [d] are the usual l
     [d]         Take action a_t, observe R_{t+1}, s_{t+1}
 
 Where the slide is loose: with the max in [2] the critic estimates Q*, the values of the greedy
-policy, where [1] needs Q_pi, those of the actor. The two agree only if the actor is greedy with
-respect to Q_phi. With --batch above 1 the target also holds the rewards of the actor's own actions.
-[2] is meant as descent on the squared error (the written sign climbs), with the "real value" as a
-constant: the gradient flows through Q_phi(s_t,a_t) only. Both updates use theta and phi as they
-were at step t.
+policy, where [1] needs Q_pi, the values of the actor's policy. The two agree only if the actor is
+optimal. [2] is meant as descent on the squared error (the written sign climbs), with the "real
+value" as a constant: the gradient flows through Q_phi(s_t,a_t) only. The loop usually updates the
+critic first; here both updates are computed from the same theta and phi, so that their order does
+not matter.
 
-Beyond the slide (--literal turns all of it off)
+Beyond the slide (the flag turns it off; --literal turns all of them off)
 
-    --no-advantage     off: the weight in [1] is the "real value" minus the mean of Q_phi under pi,
-                       in place of Q_phi(s_t,a_t). An action that did worse than the policy's mean
+    --no-advantage     The weight in [1] is the "real value" minus the mean of Q_phi under pi, in
+                       place of Q_phi(s_t,a_t). An action that did worse than the policy's mean
                        becomes less likely.
-    --batch 1          off: one update for many steps, with the rewards up to the last of them in
-                       the "real value". The mean over many steps has less variance, and a reward
-                       reaches all earlier steps of the batch at once.
-    --no-adam          off: Adam in place of the plain gradient step. It divides each weight's
-                       gradient by its usual size, so that one alpha fits values of 1 and of 500.
+    --batch 1          One update for many steps, with the actor's own rewards up to the last of
+                       them in the "real value": it then lies between Q_pi and Q*. The mean over
+                       many steps has less variance, and a reward reaches all earlier steps of the
+                       batch at once.
+    --no-adam          Adam in place of the plain gradient step. It averages the gradients of the
+                       last steps and divides each weight's gradient by its usual size (the root of
+                       its mean square), so that one alpha fits returns of 1 and of 500.
 
 Try
 
     python actor_critic.py --env CartPole-v1
-    python actor_critic.py --env LunarLander-v3
     python actor_critic.py --env CartPole-v1 --literal
+    python actor_critic.py --env LunarLander-v3
     python actor_critic.py --env Acrobot-v1 --record acrobot.gif
 
 References
@@ -54,7 +56,6 @@ References
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
@@ -66,9 +67,9 @@ from torch.distributions import Categorical
 def train(
     env: gym.Env,
     *,
-    seed: int = 0,  # one seed, one result
+    seed: int = 0,  # the same seed gives the same run (on the same machine)
     episodes: int = 100_000,  # the budget in episodes
-    steps: int = 1_000_000,  # the budget in environment steps; the first budget used up ends it
+    steps: int = 1_000_000,  # environment steps at most; the first budget used up ends training
     gamma: float = 0.99,  # discount of the return
     alpha: float = 5e-3,  # step size of the actor
     beta: float = 3e-2,  # step size of the critic: larger, as it has to keep up with the actor
@@ -77,28 +78,33 @@ def train(
     adam: bool = True,  # Adam in place of the plain gradient step
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
-    on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
+    on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
 ) -> tuple[Network, Network, list[float]]:
     """Train on an environment with Discrete actions; returns actor, critic and all returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
     env, returns, step, transitions = prepare(env), [], 0, []
-    shape = env.observation_space.shape[0], env.action_space.n, hidden
-    actor, critic = Network(*shape), Network(*shape)  # log pi_theta and Q_phi
+    sizes = env.observation_space.shape[0], env.action_space.n, hidden
+    actor, critic = Network(*sizes), Network(*sizes)  # logits of pi_theta, and Q_phi
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
 
+    # Unlike in REINFORCE, learning does not wait for the end of an episode.
     # [a] for each episode do
     for episode in range(1, episodes + 1):
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # else all would start alike
+        # Only the first reset gets the seed. If each did, all episodes would start in the same way.
+        state, _ = env.reset(seed=seed if episode == 1 else None)
         done = False
+        # The environment says when the episode is over.
         # [b] for each step t do
         while not done and step < steps:
             step += 1
-            # Sampled, not the argmax: the randomness of pi is the exploration.
+            # A sample, not the most likely action: the randomness of pi is the exploration.
             # [c] Choose a_t from pi_theta(.|s_t)
             with torch.inference_mode():  # acting needs no gradient; [1] computes log pi again
-                action = Categorical(logits=actor(torch.from_numpy(state))).sample().item()
+                logits = actor(torch.from_numpy(state))
+                action = Categorical(logits=logits, validate_args=False).sample().item()
+            # A time limit (truncated) ends the episode, too, but s_{t+1} is not terminal then.
             # [d] Take action a_t, observe R_{t+1}, s_{t+1}
             next_state, reward, terminated, truncated, info = env.step(action)
             done = terminated or truncated
@@ -112,33 +118,36 @@ def train(
             transitions.clear()
             with torch.no_grad():  # the real value is a constant: no gradient flows through it
                 best = critic(s_next).amax(dim=1).numpy()  # max_a Q_phi(s_{t+1},a), (batch,)
-            # The real value y_t. The last step of the batch or of an episode bootstraps from best,
-            # the others continue with the real value of the next step. Nothing follows a terminal
-            # state; a time limit is not terminal, there `best` counts.
-            y = (r + gamma * ~terminated_t * best).astype(np.float32)
+            # The real value y_t, (batch,). Within an episode it continues with y_{t+1}. The last
+            # step of the batch, or of an episode, bootstraps from `best` instead; a terminal state
+            # adds nothing. A time limit is not terminal: the task would have gone on.
+            y = (r + gamma * (1 - terminated_t) * best).astype(np.float32)
             for t in reversed(range(batch - 1)):
                 if not done_t[t]:
                     y[t] = r[t] + gamma * y[t + 1]
             y = torch.from_numpy(y)
-            Q = critic(s)  # (batch, actions)
+            Q = critic(s)  # (batch, n_actions)
             Q_t = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), (batch,)
-            log_pi = actor(s).log_softmax(dim=1)  # (batch, actions)
+            log_pi = actor(s).log_softmax(dim=1)  # (batch, n_actions)
             # The weight is a constant. Without detach the actor's loss would also change Q.
             weight = Q_t.detach()
             if advantage:  # beyond the slide: minus sum_a pi(a|s_t) Q_phi(s_t,a)
                 weight = y - (log_pi.exp() * Q).sum(dim=1).detach()
 
             # Minus: the optimiser descends, [1] climbs. With a positive weight a_t becomes more
-            # likely, with a negative one less likely.
+            # likely, with a negative one less likely. With Q itself as weight and positive returns,
+            # every action taken becomes more likely.
             # [1] Actor update: Delta theta = alpha Q_phi(s_t,a_t) grad_theta log pi_theta(a_t|s_t)
             actor_loss = -(weight * log_pi.gather(1, a).squeeze(1)).mean()
+            # The square is minimised, so there is no minus. y is a constant: the gradient flows
+            # through Q_phi(s_t,a_t) only.
             # [2] Critic update:
             #     Delta phi = beta grad_phi
             #     (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
             critic_loss = (y - Q_t).square().mean()
             loss = actor_loss + critic_loss  # the networks share no weight: one step moves both
             if not loss.isfinite():
-                raise FloatingPointError(f"loss {loss.item()} at step {step}: try a smaller beta")
+                raise FloatingPointError(f"loss {loss:g} at step {step}: lower alpha or beta")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -151,41 +160,36 @@ def train(
     return actor, critic, returns
 
 
-class Network(nn.Module):
-    """States (batch, features) -> one number for each action (batch, actions): logits or values."""
+class Network(nn.Sequential):
+    """States (..., n_features) -> logits or values, one for each action: (..., n_actions)."""
 
-    def __init__(self, features: int, actions: int, hidden: int):
-        super().__init__()
-        output = nn.Linear(hidden, actions)
-        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), output)
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.layers(states)
+    def __init__(self, n_features: int, n_actions: int, hidden: int):
+        last = nn.Linear(hidden, n_actions)  # no activation after it: outputs can be any number
+        super().__init__(nn.Linear(n_features, hidden), nn.Tanh(), last)
 
 
-def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
-    """Preprocessing at the door. States: float32 vectors, Discrete ones one-hot."""
+def prepare(env) -> gym.Env:
+    """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
+
+    At the end of an episode, info["episode"] holds its return "r" and its length "l".
+    """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     start, n = int(env.action_space.start), env.action_space.n  # actions are counted from 0 here
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
 
 
-# The slide and nothing else. Plain steps after every step of the environment have to be small. Q is
-# large where returns are: with alpha = 1e-4 the policy soon takes one action only, for good.
+# The slide and nothing else. [1] weights with Q, which is large where returns are large: a larger
+# alpha soon makes the policy take one single action.
 LITERAL = dict(alpha=1e-5, beta=1e-3, batch=1, advantage=False, adam=False)
 
 
-def literally(train: Callable, slide: dict) -> Callable:
-    """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
-
-    def either(env, *, literal: bool = False, **given):
-        return train(env, **(slide | given if literal else given))
-
-    return functools.wraps(train)(either)
+def literally(env, *, literal: bool = False, **given):
+    """train(), with LITERAL in place of its defaults if literal=True. What is given wins."""
+    return literally.__wrapped__(env, **((LITERAL if literal else {}) | given))
 
 
-train = literally(train, LITERAL)
+train = functools.wraps(train)(literally)  # with the signature and the docstring of train() above
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,11 +1,11 @@
 """Deep Q-learning with experience replay (DQN). Lecture part 3, "Deep Q Network", Algorithm 1.
 
 A Q-table does not scale, so a network Q(s,a;theta) estimates the return of every action from the
-state. Its estimate Q(s_t,a_t;theta) is moved towards the target r + gamma max_a'
-Q(s_{t+1},a';theta), as in Q-learning. Two things make this unstable: consecutive samples are
-highly correlated, and the current parameters choose the next samples. The answer is experience
-replay: the transitions go into a memory, and every gradient step learns from a random minibatch of
-old ones.
+state. As in Q-learning, its estimate Q(s_t,a_t;theta) moves towards the target
+r + gamma max_a' Q(s_{t+1},a';theta). Two things make this unstable: consecutive samples are highly
+correlated, and the current parameters choose the next samples. The answer is experience replay:
+the transitions go into a memory, and every gradient step learns from a random minibatch of old
+ones.
 
 Pseudocode (Mnih et al., 2013, Algorithm 1)
 
@@ -26,18 +26,22 @@ Pseudocode (Mnih et al., 2013, Algorithm 1)
 
 Where the slide is loose: it writes the gradient of L_t as E[R + gamma max Q - Q]. The loss is the
 square of that difference, and its gradient flows through Q(s_t,a_t;theta) only (a semi-gradient).
-The network is left open: here its outputs count in units of 1/(1-gamma), the return of a reward of
-1 at every step. The box has no target network; the lecture adds one in part 5. With --tau 0.01, y_j
-comes from a slowly updated copy of Q.
+The box has no target network; the lecture adds one in part 5. With --tau 0.01, y_j comes from a
+slowly updated copy of Q.
 
-Beyond the slide (--literal turns all of it off)
+Beyond the slide (the flag turns it off; --literal turns all of them off)
 
-    --n-steps 1        off: r_j is the sum of n rewards before the bootstrap. A reward reaches the
-                       states before it n times sooner.
-    --epsilon-decay 0  off: epsilon falls from 1 to its final value. Early on Q knows nothing, and
-                       random actions show more of the environment.
-    --train-every 1    off: a gradient step only at every fourth step of the environment. The memory
-                       changes more between two gradient steps, and most of the time goes into them.
+    --n-steps 1        The target sums n discounted rewards before the bootstrap, in place of r_j
+                       alone. A reward reaches earlier states in fewer updates. The price is a bias:
+                       the actions after the first are those of an older, exploring policy.
+    --epsilon-decay 0  Epsilon falls from 1 to its final value. Early on Q knows nothing, and random
+                       actions show more of the environment.
+    --train-every 1    A gradient step only at every fourth step of the environment. That saves most
+                       of the computing time, and the memory changes more from one gradient step to
+                       the next.
+    --no-scale-rewards Rewards are multiplied by 1 - gamma, so that Q is a weighted mean of the
+                       rewards to come. Its targets are of a similar size everywhere, small enough
+                       for the small weights that a network begins with.
 
 Try
 
@@ -58,7 +62,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections import deque
-from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
@@ -69,42 +72,47 @@ from torch import nn
 def train(
     env: gym.Env,
     *,
-    seed: int = 0,  # one seed, one result
+    seed: int = 0,  # the same seed gives the same run (on the same machine)
     episodes: int = 100_000,  # M, the budget in episodes
-    steps: int = 300_000,  # the budget in environment steps; the first budget used up ends it
+    steps: int = 300_000,  # environment steps at most; the first budget used up ends training
     gamma: float = 0.99,  # discount of the return
     alpha: float = 5e-4,  # step size of the gradient descent
+    memory: int = 100_000,  # N, capacity of the replay memory D, in transitions
+    batch: int = 128,  # transitions in a minibatch
+    tau: float = 1.0,  # theta' <- tau theta + (1 - tau) theta'; 1, the slide: theta' = theta
     epsilon: float = 0.02,  # probability of a random action
     epsilon_decay: int = 10_000,  # steps over which epsilon falls from 1; 0: it is constant
-    memory: int = 100_000,  # N, the capacity of the replay memory D in transitions
-    batch: int = 128,  # transitions in a minibatch
     train_every: int = 4,  # environment steps for each gradient step
     n_steps: int = 5,  # rewards that are summed before the bootstrap
-    tau: float = 1.0,  # theta' <- tau theta + (1 - tau) theta'; 1, the slide: theta' = theta
+    scale_rewards: bool = True,  # multiply rewards by 1 - gamma
     hidden: int = 128,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
-    on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
+    on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
 ) -> tuple[QNetwork, list[float]]:
     """Train on an environment with Discrete actions; returns the Q-network and all returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
     rng, env, returns, step = np.random.default_rng(seed), prepare(env), [], 0
-    features, actions = env.observation_space.shape[0], env.action_space.n
+    if scale_rewards:  # beyond the slide; the returns that train() reports stay as they are
+        env = gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))
+    n_features, n_actions = env.observation_space.shape[0], env.action_space.n
 
+    # The last N transitions. When D is full, a new one replaces the oldest.
     # [1] Initialize replay memory D to capacity N
-    D = ReplayMemory(memory, features, n_steps, gamma)
+    D = ReplayMemory(memory, n_features, n_steps, gamma)
+    # One output for each action: a single pass through the network gives all Q(s, .).
     # [2] Initialize action-value function Q with random weights
-    unit = 1 / max(1 - gamma, 1e-3)  # the return of a reward of 1 at every step, forever
-    q_network = QNetwork(features, actions, hidden, unit)
-    target_network = copy.deepcopy(q_network)  # Q with theta'; on the slide theta' is theta
+    q_network = QNetwork(n_features, n_actions, hidden)
+    target_network = copy.deepcopy(q_network)  # Q with theta'; beyond the slide for tau < 1
     theta, theta_target = list(q_network.parameters()), list(target_network.parameters())
     optimizer = torch.optim.Adam(theta, lr=alpha, fused=True)  # fused: one call for all weights
 
+    # M is `episodes`; `steps` is a second budget.
     # [3] for episode = 1, M do
     for episode in range(1, episodes + 1):
-        # The slide's s_t holds all images so far. phi takes the last observation alone; that is
-        # enough where the environment is Markov.
-        # Only the first reset gets the seed: given to each, it would start all episodes alike.
+        # The slide's s_t holds all images so far. phi takes the last observation alone, which is
+        # enough where the environment is Markov; `state` is phi_t, (n_features,).
+        # Only the first reset gets the seed. If each did, all episodes would start in the same way.
         # [4] Initialise sequence s_1 = {x_1} and preprocessed sequence phi_1 = phi(s_1)
         state = phi(env.reset(seed=seed if episode == 1 else None)[0])
         done = False
@@ -113,54 +121,64 @@ def train(
         # [5] for t = 1, T do
         while not done and step < steps:
             step += 1
-            decay = max(0, 1 - step / epsilon_decay) if epsilon_decay else 0  # beyond the slide
+            eps = epsilon
+            if step < epsilon_decay:  # beyond the slide: epsilon falls from 1
+                eps += (1 - epsilon) * (1 - step / epsilon_decay)
             # On the epsilon-greedy slide epsilon is the probability of the best action; in this
             # box, and in the field, of a random one. Without random actions an action that Q
-            # underrates is never tried again.
+            # underrates may never be tried again.
             # [6] With probability epsilon select a random action a_t
-            if rng.random() < epsilon + (1 - epsilon) * decay:
-                action = int(rng.integers(actions))
-            # Q* is unknown: its estimate q_network gives one value for each action, (actions,).
+            if rng.random() < eps:
+                action = int(rng.integers(n_actions))
+            # Q* is unknown; q_network, its estimate, gives one value for each action: (n_actions,).
             # [7] otherwise select a_t = max_a Q*(phi(s_t), a; theta) (an argmax)
             else:
                 with torch.inference_mode():  # acting needs no gradient
                     action = q_network(state).argmax().item()
+            # env is the emulator. terminated: x_{t+1} is terminal. truncated: a time limit cut the
+            # episode off.
             # [8] Execute action a_t in emulator and observe reward r_t and image x_{t+1}
             x, reward, terminated, truncated, info = env.step(action)
+            done = terminated or truncated
+            # As at [4]: phi takes the new observation alone.
             # [9] Set s_{t+1} = s_t, a_t, x_{t+1} and preprocess phi_{t+1} = phi(s_{t+1})
             next_state = phi(x)
-            done = terminated or truncated
-            # D keeps `terminated`, for [12]. A time limit (truncated) is not terminal: the task
-            # would have gone on, so that y_j needs the value after it.
+            # D keeps `terminated`, for [12]. A time limit is not terminal: the task would have gone
+            # on, so y_j needs the value after it. No sum of n rewards goes beyond `done`.
             # [10] Store transition (phi_t, a_t, r_t, phi_{t+1}) in D
             D.store(state, action, reward, next_state, terminated, done)
             state = next_state
-            if step % train_every or D.stored < batch:  # train_every: beyond the slide
+            # beyond the slide: train_every, and the wait for a first minibatch
+            if step % train_every or D.stored < batch:
                 continue
 
-            # Neighbours in time are alike; a random minibatch mixes many episodes and policies.
-            # state_j: (batch, features), action_j: (batch, 1), the others: (batch,).
+            # Consecutive transitions are correlated; a random minibatch mixes many episodes and
+            # policies. state_j, next_state_j: (batch, n_features); all others: (batch, 1).
             # [11] Sample random minibatch of transitions (phi_j, a_j, r_j, phi_{j+1}) from D
             state_j, action_j, reward_j, next_state_j, terminated_j, gamma_j = D.sample(batch, rng)
-            # Both cases in one line: 1 - terminated is 0 at a terminal state, where y_j = r_j.
-            # gamma_j is gamma, or gamma^n where r_j sums n rewards. target_network has theta', for
-            # tau = 1 the same as theta. y is a constant, (batch,): [13] changes Q(phi_j, a_j) only.
+            # 1 - terminated_j is 0 for a terminal phi_{j+1}: there y_j = r_j. gamma_j is gamma^n if
+            # reward_j sums n rewards. target_network has theta', which is theta for tau = 1.
+            # no_grad: y is a constant, (batch, 1).
             # [12] Set y_j = r_j for terminal phi_{j+1}; r_j + gamma max_a' Q(phi_{j+1}, a'; theta)
             #      for non-terminal phi_{j+1}
             with torch.no_grad():
-                next_value = target_network(next_state_j).amax(dim=1)
+                next_value = target_network(next_state_j).amax(dim=1, keepdim=True)
                 y = reward_j + gamma_j * (1 - terminated_j) * next_value
-            # q_network gives one row for each state, gather picks Q(phi_j, a_j) from it.
+            # q_network gives one row for each state; gather picks Q(phi_j, a_j) from it. y and q
+            # need the same shape: (batch,) minus (batch, 1) would silently be (batch, batch). The
+            # gradient flows through q only.
             # [13] Perform a gradient descent step on (y_j - Q(phi_j, a_j; theta))^2
-            q = q_network(state_j).gather(1, action_j).squeeze(1)  # (batch,)
+            q = q_network(state_j).gather(1, action_j.long())  # (batch, 1)
             loss = (y - q).square().mean()
             if not loss.isfinite():
-                raise FloatingPointError(f"loss {loss.item()} at step {step}: try a smaller alpha")
+                raise FloatingPointError(f"loss {loss:g} at step {step}: try a smaller alpha")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            with torch.no_grad():  # theta' <- theta' + tau (theta - theta')
-                torch._foreach_lerp_(theta_target, theta, tau)
+            # theta' <- tau theta + (1 - tau) theta'; beyond the slide for tau < 1
+            with torch.no_grad():
+                for p_target, p in zip(theta_target, theta, strict=True):
+                    p_target.lerp_(p, tau)
 
         if not done:  # the budget ended inside this episode: it has no return
             break
@@ -175,18 +193,13 @@ def phi(observation: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(observation)
 
 
-class QNetwork(nn.Module):
-    """Q(s, .; theta): states (batch, features) -> one value for each action, (batch, actions)."""
+class QNetwork(nn.Sequential):
+    """Q(s, .; theta): states (batch, n_features) -> a value for each action, (batch, n_actions)."""
 
-    def __init__(self, features: int, actions: int, hidden: int, unit: float):
-        super().__init__()
-        first, second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
-        last = nn.Linear(hidden, actions)  # no activation after it: a return can be any number
-        self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
-        self.unit = unit  # the layers themselves give small numbers for large returns, too
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.unit * self.layers(states)
+    def __init__(self, n_features: int, n_actions: int, hidden: int):
+        first, second = nn.Linear(n_features, hidden), nn.Linear(hidden, hidden)
+        last = nn.Linear(hidden, n_actions)  # no activation after it: a return can be any number
+        super().__init__(first, nn.ReLU(), second, nn.ReLU(), last)
 
 
 class ReplayMemory:
@@ -196,55 +209,51 @@ class ReplayMemory:
     place of r_j, phi_{j+n} in place of phi_{j+1}, gamma^n in place of gamma. n = 1: the slide.
     """
 
-    def __init__(self, capacity: int, features: int, n_steps: int, gamma: float):
-        self.states, self.next_states = np.empty((2, capacity, features), np.float32)
-        self.actions = np.empty((capacity, 1), np.int64)
-        self.rewards, self.terminated, self.gammas = np.empty((3, capacity), np.float32)
-        self.capacity, self.stored, self.gamma = capacity, 0, gamma
+    def __init__(self, capacity: int, n_features: int, n_steps: int, gamma: float):
+        # state, action, reward, next_state, terminated, gamma_n
+        widths = n_features, 1, 1, n_features, 1, 1
+        self.columns = [np.empty((capacity, width), np.float32) for width in widths]
+        self.stored, self.gamma = 0, gamma
         self.recent = deque(maxlen=n_steps)  # the last steps, which still wait for rewards
 
     def store(self, state, action, reward, next_state, terminated, done) -> None:
         """Take one step. A transition goes in with its n-th reward, or when the episode is done."""
         self.recent.append((state, action, reward))
         while len(self.recent) == self.recent.maxlen or (done and self.recent):
-            i = self.stored % self.capacity  # a ring: when it is full, the oldest gives way
-            self.states[i], self.actions[i], _ = self.recent[0]
-            self.rewards[i] = sum(self.gamma**k * r for k, (_, _, r) in enumerate(self.recent))
-            self.next_states[i], self.terminated[i] = next_state, terminated
-            self.gammas[i] = self.gamma ** len(self.recent)
+            total = sum(self.gamma**k * r for k, (_, _, r) in enumerate(self.recent))
+            gamma_n, (state, action, _) = self.gamma ** len(self.recent), self.recent.popleft()
+            transition = state, action, total, next_state, terminated, gamma_n
+            for column, part in zip(self.columns, transition, strict=True):
+                column[self.stored % len(column)] = part  # overwrites the oldest in a full memory
             self.stored += 1
-            self.recent.popleft()
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """`batch` transitions, drawn uniformly and with replacement: (batch, ...) each."""
-        j = rng.integers(min(self.stored, self.capacity), size=batch)
-        columns = (self.states, self.actions, self.rewards)
-        columns += (self.next_states, self.terminated, self.gammas)
-        return tuple(torch.from_numpy(column[j]) for column in columns)
+        """`batch` transitions, drawn uniformly and with replacement: (batch, width) each."""
+        i = rng.integers(min(self.stored, len(self.columns[0])), size=batch)
+        return tuple(torch.from_numpy(column[i]) for column in self.columns)
 
 
-def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
-    """Preprocessing at the door. States: float32 vectors, Discrete ones one-hot."""
+def prepare(env) -> gym.Env:
+    """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
+
+    At the end of an episode, info["episode"] holds its return "r" and its length "l".
+    """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
-    start, n = int(env.action_space.start), env.action_space.n  # actions are counted from 0 here
+    start, n = int(env.action_space.start), env.action_space.n  # actions are numbered from 0 here
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
 
 
-# The slide and nothing else. A target that moves with every step wants smaller steps.
-LITERAL = dict(alpha=1e-4, epsilon_decay=0, batch=32, train_every=1, n_steps=1)
+# The slide and nothing else, with a step size that suits it and the paper's minibatch of 32.
+LITERAL = dict(alpha=1e-4, epsilon_decay=0, batch=32, train_every=1, n_steps=1, scale_rewards=False)
 
 
-def literally(train: Callable, slide: dict) -> Callable:
-    """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
-
-    def either(env, *, literal: bool = False, **given):
-        return train(env, **(slide | given if literal else given))
-
-    return functools.wraps(train)(either)
+def literally(env, *, literal: bool = False, **given):
+    """train(), with LITERAL in place of its defaults if literal=True. What is given wins."""
+    return literally.__wrapped__(env, **((LITERAL if literal else {}) | given))
 
 
-train = literally(train, LITERAL)
+train = functools.wraps(train)(literally)  # with the signature and the docstring of train() above
 
 
 def main(argv: list[str] | None = None) -> int:

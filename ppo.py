@@ -1,10 +1,10 @@
 """Proximal policy optimisation (PPO). Lecture part 5, "PPO".
 
-Data of one policy give the policy gradient of that policy only. PPO collects a batch
-with pi_theta_old and takes many small steps on it, but pays for moving away: the objective weights
-each advantage A_t by how much more likely the action has become, pi_theta / pi_theta_old, and
-subtracts a penalty for the distance KL[pi_theta_old, pi_theta]. So each batch serves many times,
-and the policy stays near the one that the batch describes.
+Samples of a policy estimate the policy gradient of that policy only: after one step they are out of
+date. PPO collects a batch with pi_theta_old and takes many small steps on it, but pays for moving
+away. The objective weights each advantage A_t by how much more likely the action has become,
+pi_theta / pi_theta_old, and subtracts a penalty for the divergence KL[pi_theta_old, pi_theta]. So
+each batch serves many times, and the policy stays near the one that collected it.
 
 Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Schulman et al., 2017)
 
@@ -19,16 +19,18 @@ Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Sch
     [f]     d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
     [g]     theta_old <- theta
 
-Where the slide is loose: it gives the objective only. The paper's other surrogate is --clip 0.2:
-min(r_t A_t, clip(r_t, 1-eps, 1+eps) A_t) with the ratio r_t and eps = 0.2. The paper found it
-better than the penalty on its benchmarks.
+Where the slide is loose: it gives the objective only. V, which GAE needs, learns by the squared
+error in the same loop. The paper's other surrogate is --clip 0.2: min(r_t A_t, clip(r_t, 1-eps,
+1+eps) A_t) with the ratio r_t and eps = 0.2. The paper found clipping better than the penalty on
+its benchmarks.
 
-Beyond the slide (--literal turns all of it off)
+Beyond the slide (the flag turns it off; --literal turns all of them off)
 
-    --no-normalize     off: the advantages of a minibatch get mean 0 and spread 1. The penalty beta
-                       KL then has the same weight against small advantages and large ones.
-    --no-scale-rewards off: rewards are divided by the spread of their discounted sums so far. V
-                       then learns numbers of a similar size in all environments.
+    --no-normalize      The advantages of a minibatch get mean 0 and spread (standard deviation) 1.
+                        The penalty beta KL then weighs the same, however large the advantages are.
+    --no-scale-rewards  Rewards are divided by the spread of their discounted sums so far. V then
+                        learns numbers of a similar size in all environments. The returns that are
+                        reported stay as they are.
 
 Try
 
@@ -47,7 +49,6 @@ References
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
@@ -57,9 +58,9 @@ from torch.distributions import Categorical, Distribution, Independent, Normal, 
 
 
 def train(
-    make_env: Callable[[], gym.Env] | gym.Env,
+    make_env,  # a function that makes an environment, or an environment (its spec makes more)
     *,
-    seed: int = 0,  # one seed, one result
+    seed: int = 0,  # the same seed gives the same run (on the same machine)
     steps: int = 1_000_000,  # the budget in environment steps of all actors together
     n_envs: int = 8,  # N, the actors, each with an environment of its own
     horizon: int = 256,  # T, the timesteps that each actor runs in an iteration
@@ -69,31 +70,34 @@ def train(
     gae_lambda: float = 0.98,  # lambda of the advantage: 0 looks one step ahead, 1 to the end
     alpha: float = 2e-3,  # step size of Adam
     beta: float = 1.0,  # weight of the KL penalty to begin with
-    d_targ: float = 0.01,  # the distance E_t[KL] that an iteration should go
+    d_targ: float = 0.01,  # how far an iteration should move the policy, as E_t[KL]
     clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
     normalize: bool = True,  # advantages of a minibatch get mean 0 and spread 1
     scale_rewards: bool = True,  # divide rewards by the spread of their discounted sums
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
-    on_episode: Callable[[float, int, int], bool] = lambda *_: False,  # True ends the training
-) -> tuple[Policy, nn.Module, list[float]]:
+    on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
+) -> tuple[Policy, Value, list[float]]:
     """Train on an environment with Discrete or Box actions; returns policy, V and all returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
     envs = vectorised(make_env, n_envs, gamma if scale_rewards else None)
-    shape = envs.single_observation_space.shape[0], envs.single_action_space, hidden
-    policy, old, V = Policy(*shape), Policy(*shape).requires_grad_(False), Value(shape[0], hidden)
+    sizes = envs.single_observation_space.shape[0], envs.single_action_space, hidden
+    policy, old, V = Policy(*sizes), Policy(*sizes).requires_grad_(False), Value(sizes[0], hidden)
     old.load_state_dict(policy.state_dict())  # theta_old = theta
     optimizer = torch.optim.Adam([*policy.parameters(), *V.parameters()], lr=alpha, fused=True)
-    state, returns, step = envs.reset(seed=seed)[0], [], 0  # (N, features); N different seeds
+    state, returns, step = envs.reset(seed=seed)[0], [], 0  # (N, n_features); N different seeds
 
+    # An iteration collects NT samples, learns from them K times, and throws them away.
     # [a] for iteration = 1, 2, ... do
     while step < steps:
         # The second axis is the actor: one call of envs.step moves all N. Shapes: (T, N); states
-        # and next_states: (T, N, features).
+        # and next_states: (T, N, n_features).
         # [b] for actor = 1, 2, ..., N do (vectorised over actors)
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)
-        states, next_states, actions = *np.zeros((2, horizon, *state.shape), np.float32), []
+        states, next_states = np.zeros((2, horizon, *state.shape), np.float32)
+        actions = []
+        # old, not policy: theta_old stays fixed while the batch is collected and used.
         # [c] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
         for t in range(horizon):
             with torch.inference_mode():  # acting needs no gradient
@@ -103,7 +107,8 @@ def train(
             next_states[t], done[t] = state, np.maximum(terminated[t], truncated)
             step += n_envs
             for i in np.flatnonzero(done[t]):  # this actor has begun another episode
-                next_states[t, i] = info["final_obs"][i]  # not the first state of that one
+                # The last state of the old one; envs.step() returned the first of the new.
+                next_states[t, i] = info["final_obs"][i]
                 episode = info["final_info"]["episode"]
                 returns.append(float(episode["r"][i]))
                 if on_episode(returns[-1], int(episode["l"][i]), step):
@@ -113,47 +118,52 @@ def train(
         s, a = torch.from_numpy(states), torch.stack(actions)
         with torch.no_grad():  # (T, N): the advantages are constants for [1]
             values, next_values = V(s).numpy(), V(torch.from_numpy(next_states)).numpy()
-        # One step's error. Only a terminal state has no future: a time limit (truncated) keeps the
-        # bootstrap, and cuts only the sum over later errors, which are another episode's.
-        delta = rewards + gamma * (1 - terminated) * next_values - values
-        # gae_lambda = 0 keeps delta alone: little variance, V's bias. 1 sums all later errors: more
-        # variance, less bias.
+        # delta is the error of V in one step. Only a terminal state has no future: a time limit
+        # (truncated) keeps the bootstrap. Both cut the sum over later errors, which are another
+        # episode's. gae_lambda = 0 keeps delta alone: little variance, V's bias. 1 sums all later
+        # errors: more variance, less bias.
         # [d] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
+        delta = rewards + gamma * (1 - terminated) * next_values - values
         A, later = np.zeros_like(delta), 0.0
         for t in reversed(range(horizon)):  # A_t = delta_t + gamma lambda A_{t+1}
             A[t] = later = delta[t] + gamma * gae_lambda * (1 - done[t]) * later
 
-        # From here on the order does not matter: NT samples in a row.
+        # From here on the actors and timesteps do not matter: NT samples in a row.
         s, a, A = s.flatten(0, 1), a.flatten(0, 1), torch.from_numpy(A).flatten()
-        target = A + torch.from_numpy(values).flatten()  # what V should have said
-        log_pi_old = old(s).log_prob(a)  # theta_old stays where it is: it has no gradient
+        target = A + torch.from_numpy(values).flatten()  # the target of V, (NT,)
+        log_pi_old = old(s).log_prob(a)  # (NT,), without gradient: theta_old is a constant
+        # Each epoch takes the samples in another random order: neighbours in time are alike.
         # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
         for _ in range(epochs):
             for j in torch.randperm(len(s)).split(batch):
                 pi, A_j = policy(s[j]), A[j]
                 if normalize and len(j) > 1:  # beyond the slide
                     A_j = (A_j - A_j.mean()) / (A_j.std() + 1e-8)
-                # At the first gradient step of an iteration theta = theta_old: the ratio is 1, and
-                # the gradient of [1] is the policy gradient.
-                ratio = (pi.log_prob(a[j]) - log_pi_old[j]).exp()  # (M,)
+                # At the first gradient step of an iteration theta = theta_old: the ratio is 1, KL
+                # has gradient 0, and the gradient of [1] is the policy gradient.
                 # [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t
                 #     - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
+                ratio = (pi.log_prob(a[j]) - log_pi_old[j]).exp()  # (M,)
                 L = (ratio * A_j - beta * kl_divergence(old(s[j]), pi)).mean()
                 if clip:  # the other surrogate: beyond 1 +- eps an action gains nothing more
                     L = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()
                 # V learns beside the policy and shares no weight with it. Minus: Adam descends.
                 loss = (target[j] - V(s[j])).square().mean() - L
                 if not loss.isfinite():
-                    raise FloatingPointError(f"loss {loss.item()} at step {step}: lower alpha?")
+                    raise FloatingPointError(f"loss {loss:g} at step {step}: try a smaller alpha")
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        # d large: the policy has moved away from the one that the batch describes, so beta doubles.
-        # d small: the penalty is stricter than it need be, so beta halves.
+        # d large: the policy has moved too far from the one that collected the batch, so beta
+        # doubles. d small: the penalty is stricter than necessary, so beta halves.
         # [f] d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
         with torch.no_grad():
             d = kl_divergence(old(s), policy(s)).mean().item()
-        beta *= 0.5 if d < d_targ / 1.5 else 2.0 if d > 1.5 * d_targ else 1.0
+        if d < d_targ / 1.5:
+            beta /= 2
+        elif d > 1.5 * d_targ:
+            beta *= 2
+        # The next batch is collected with the new policy; its ratios begin at 1 again.
         # [g] theta_old <- theta
         old.load_state_dict(policy.state_dict())
     envs.close()
@@ -163,44 +173,49 @@ def train(
 class Policy(nn.Module):
     """pi(a|s; theta): a softmax over Discrete actions, a Gaussian over Box actions."""
 
-    def __init__(self, features: int, action_space: gym.Space, hidden: int):
+    def __init__(self, n_features: int, action_space: gym.Space, hidden: int):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, n))
-        # Box actions: one spread for all states, at first exp(-1), a third of the way to a bound.
-        # Its logarithm is learned, so that the spread stays positive.
-        spread = nn.Parameter(torch.full((n,), -1.0))
-        self.log_std = spread if isinstance(action_space, gym.spaces.Box) else None
+        self.layers = nn.Sequential(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
+        # that it stays positive. It begins at exp(-1), about a third of the way to a bound.
+        box = isinstance(action_space, gym.spaces.Box)
+        self.log_std = nn.Parameter(torch.full((n,), -1.0)) if box else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
-        """States (..., features) -> distribution whose log_prob is (...,)."""
+        """States (..., n_features) -> distribution whose log_prob is (...,)."""
         outputs = self.layers(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
         return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)
 
 
-def Value(features: int, hidden: int) -> nn.Sequential:
-    """V(s; theta_v): states (..., features) -> values (...,)."""
-    flat = nn.Flatten(-2)  # (..., 1) -> (...,)
-    return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
+class Value(nn.Sequential):
+    """V(s): states (..., batch, n_features) -> values (..., batch)."""
+
+    def __init__(self, n_features: int, hidden: int):
+        flat = nn.Flatten(-2)  # (..., batch, 1) -> (..., batch)
+        super().__init__(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
 
 
-def vectorised(make_env: Callable, n_envs: int, gamma: float | None) -> gym.vector.VectorEnv:
+def vectorised(make_env, n_envs: int, gamma: float | None) -> gym.vector.VectorEnv:
     """N environments that move together; with a gamma, rewards are scaled (beyond the slide).
 
-    SAME_STEP: one that ends begins anew in the same call, so that each row is one transition.
+    SameStep: an environment whose episode ends is reset in the same call, so that each row is one
+    transition.
     """
     make_env = make_env.spec.make if isinstance(make_env, gym.Env) else make_env
-
-    same_step = gym.vector.AutoresetMode.SAME_STEP
     makers = [lambda: prepare(make_env)] * n_envs
-    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=same_step)
+    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode="SameStep")
     return envs if gamma is None else gym.wrappers.vector.NormalizeReward(envs, gamma)
 
 
-def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
-    """Preprocessing at the door. States: float32 vectors. Box actions: bounds -1 and 1."""
+def prepare(env) -> gym.Env:
+    """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
+
+    Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
+    info["episode"] holds its return "r" and its length "l".
+    """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     space = env.action_space
@@ -209,25 +224,21 @@ def prepare(env: gym.Env | Callable[[], gym.Env]) -> gym.Env:
         return gym.wrappers.TransformAction(env, lambda a: int(a) + start, counted)
     box = gym.spaces.flatten_space(space)
     # A Gaussian goes beyond any bound: the environment gets the nearest action in its space.
-    inside = lambda a: gym.spaces.unflatten(space, a.clip(box.low, box.high).astype(box.dtype))
-    low = np.where(np.isinf(box.low), box.low, -1).astype(box.dtype)  # no bound, none to rescale
-    high = np.where(np.isinf(box.high), box.high, 1).astype(box.dtype)
+    inside = lambda a: a.clip(box.low, box.high).astype(box.dtype).reshape(space.shape)
+    low = np.where(np.isinf(box.low), box.low, -1)  # an infinite bound stays as it is
+    high = np.where(np.isinf(box.high), box.high, 1)
     return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
 
 
 LITERAL = dict(normalize=False, scale_rewards=False)  # the slide and nothing else
 
 
-def literally(train: Callable, slide: dict) -> Callable:
-    """train(), where literal=True takes `slide` in place of the defaults; what is given wins."""
-
-    def either(env, *, literal: bool = False, **given):
-        return train(env, **(slide | given if literal else given))
-
-    return functools.wraps(train)(either)
+def literally(env, *, literal: bool = False, **given):
+    """train(), with LITERAL in place of its defaults if literal=True. What is given wins."""
+    return literally.__wrapped__(env, **((LITERAL if literal else {}) | given))
 
 
-train = literally(train, LITERAL)
+train = functools.wraps(train)(literally)  # with the signature and the docstring of train() above
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -95,7 +95,7 @@ def departures(script: str) -> list[str]:
     """The flags under "Beyond the slide" in a script's docstring, each turns one departure off."""
     page = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text()))
     part = page.split("Beyond the slide")[1].split("\nTry\n")[0]
-    return re.findall(r"^ {4}(--\S.*?) +off:", part, re.M)
+    return re.findall(r"^ {4}(--\S+(?: [\d.]+)?) +[A-Z]", part, re.M)
 
 
 def plan(seeds: list[int]) -> list[Run]:

@@ -285,8 +285,6 @@ BAD_NUMBERS = {
     "episodes": ["0"],
     "gamma": ["1.5", "-0.1", "nan"],
     "alpha": ["0", "-1", "inf", "nan"],
-    "alpha_actor": ["0"],
-    "alpha_critic": ["0"],
     "beta": ["-1", "nan"],
     "epsilon": ["2"],
     "epsilon_decay": ["-1"],
@@ -316,7 +314,7 @@ BAD = [
     if not isinstance(default, bool)
     and ((name, value) != ("batch", "100000000") or "memory" in keywords(script))
 ]
-BAD += [("qlearning_table", "alpha", "1.1"), ("actor_critic", "beta", "0")]
+BAD += [("qlearning_table", "alpha", "1.1"), ("actor_critic", "beta", "0"), ("ddpg", "beta", "0")]
 
 
 @pytest.mark.parametrize(("script", "name", "value"), BAD)

@@ -151,7 +151,7 @@ def test_on_episode_can_end_the_training(script):
 def test_literal_turns_off_each_departure_that_the_docstring_names(script):
     """The flags under "Beyond the slide" are LITERAL's values, and none of them is a default."""
     text = re.split(r"\nTry\n", script.__doc__.split("Beyond the slide")[1])[0]
-    flags = re.findall(r"^    --(\S+)( [\d.]+)?  *off: ", text, re.M)
+    flags = re.findall(r"^    --(\S+)( [\d.]+)? +[A-Z]", text, re.M)
     literal = getattr(script, "LITERAL", {})  # none: the docstring says that nothing departs
     assert bool(flags) == bool(literal) != (": nothing." in text.partition("\n")[0])
     for flag, value in flags:
@@ -159,7 +159,7 @@ def test_literal_turns_off_each_departure_that_the_docstring_names(script):
         off = float(value) if value else not flag.startswith("no-")
         assert literal[name] == off
         assert inspect.signature(script.train).parameters[name].default != off
-    suits = {"alpha", "alpha_actor", "alpha_critic", "beta", "batch", "steps"}
+    suits = {"alpha", "beta", "batch", "steps"}
     assert set(literal) <= {f.removeprefix("no-").replace("-", "_") for f, _ in flags} | suits
 
 
@@ -842,7 +842,7 @@ def test_adam_or_the_plain_step_with_the_step_sizes_given(monkeypatch, name):
     given, expected = {
         "dqn": (dict(alpha=0.3), [(adam, [(0.3, usual)])]),
         "ddpg": (
-            dict(alpha_actor=0.3, alpha_critic=0.2),
+            dict(alpha=0.3, beta=0.2),
             [(adam, [(0.2, usual)]), (adam, [(0.3, usual)])],
         ),
         "a3c": (dict(workers=1), []),  # its own, in shared memory

@@ -223,7 +223,7 @@ def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch, n_ste
 def test_ddpg_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch):
     batches = drawn(monkeypatch, ddpg)
     env = Walk(continuous=True, length=2)
-    ddpg.train(env, steps=8, gamma=GAMMA, batch=6, warmup=7, hidden=16, alpha_critic=0.1)
+    ddpg.train(env, steps=8, gamma=GAMMA, batch=6, warmup=7, hidden=16, beta=0.1)
     critics, actors = recorders
     assert len(critics.steps) == len(actors.steps) == 1
     (theta_q, found_q), (theta_mu, found_mu) = critics.steps[0], actors.steps[0]
@@ -274,7 +274,7 @@ def test_ddpg_explores_with_a_process_for_each_episode(recorders, monkeypatch):
     monkeypatch.setattr(ddpg, "OrnsteinUhlenbeck", Kept)
     env = Walk(continuous=True, length=10)
     steps = dict(steps=600, warmup=400, batch=1, memory=1, hidden=16)
-    actor, *_ = ddpg.train(env, sigma=0.5, alpha_actor=0.0, **steps)
+    actor, *_ = ddpg.train(env, sigma=0.5, alpha=0.0, **steps)
     assert recorders[1].rates == [0.0] and len(recorders[1].steps) == 200  # mu stays as it is
     states, actions, *_ = (np.array(column) for column in zip(*env.log, strict=True))
     assert actions.dtype == np.float32 and np.abs(actions).max() <= 1
@@ -298,7 +298,7 @@ def test_ddpg_gradients_and_soft_updates(recorders):
     env = Walk(continuous=True, length=2)
     ddpg.train(
         env, steps=4, gamma=GAMMA, memory=1, batch=1, tau=0.25, hidden=16, literal=True,
-        alpha_critic=0.1, alpha_actor=0.2,
+        beta=0.1, alpha=0.2,
     )  # fmt: skip
     critics, actors = recorders
     assert (critics.rates, actors.rates) == ([0.1], [0.2])
