@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,8 +20,14 @@ def returns(folder) -> list[str]:
         return [row["return"] for row in csv.DictReader(file)]
 
 
+@pytest.fixture
+def coarse(monkeypatch):
+    """Planes of fewer points; test_what_is_drawn.py looks at all of them."""
+    monkeypatch.setattr(plotting._plane, "__defaults__", (12,))
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_picture_of_what_was_learned(script, capsys):
+def test_picture_of_what_was_learned(script, coarse, capsys):
     assert run(script, *TINY[script], "--out", "out", "--picture", "learned.png") == 0
     assert "learned.png" in capsys.readouterr().out
     assert Image.open("learned.png").size[0] > 400
@@ -29,7 +36,7 @@ def test_picture_of_what_was_learned(script, capsys):
 
 
 @pytest.mark.parametrize("env", ["Maze-v0", "GridWorld-v0", "MountainCar-v0"])
-def test_picture_of_other_environments(env, capsys):
+def test_picture_of_other_environments(env, coarse, capsys):
     arguments = ["--env", env, "--steps", "300", "--no-save", "--picture", "p.png"]
     assert run("reinforce", *arguments) == 0
     assert Image.open("p.png").size[0] > 400
@@ -73,11 +80,12 @@ def test_pictures_see_the_environment_through_its_wrappers():
     assert action.tolist() == [1.0] and value == 4.0  # half of the torque's limit, 2
 
 
-def test_compare_draws_folders_of_seeds(capsys):
-    for seed in (0, 1):
+def test_compare_draws_folders_of_seeds(finished, capsys):
+    for seed in ("0", "5"):
         for script in ("reinforce", "ppo"):
-            assert run(script, *TINY[script], "--seed", seed) == 0
-    capsys.readouterr()
+            flags = ["--seed", seed] if seed != "0" else []
+            folder, _ = finished(script, *flags)
+            shutil.copytree(folder, Path("runs", script, "CartPole-v1", f"seed{seed}"))
     folders = ["runs/reinforce/CartPole-v1", "runs/ppo/CartPole-v1"]
     assert plotting.main([*folders, "-o", "both.png"]) == 0
     assert Image.open("both.png").size[0] > 400
@@ -128,10 +136,9 @@ def fast(monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_watching_changes_nothing(script, fast, capsys):
-    assert run(script, *TINY[script], "--out", "alone") == 0
+def test_watching_changes_nothing(script, fast, finished, capsys):
     assert run(script, *TINY[script], "--out", "watched", "--render") == 0
-    assert returns("alone") == returns("watched")
+    assert returns(finished(script)[0]) == returns("watched")
     page = capsys.readouterr().out
     assert all(f"Episode {n}: total_steps = " in page for n in (1, 2, 3))
 
