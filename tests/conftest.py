@@ -1,5 +1,8 @@
 """Runs before every test: no window is ever opened, and nothing is written into the repository."""
 
+import contextlib
+import functools
+import io
 import os
 import shutil
 
@@ -12,6 +15,24 @@ import pytest
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """finished(script, *flags): the folder of a run with TINY's flags and these, and what it said.
+
+    Each is run once for all tests, which only read it; a test that writes there takes a copy.
+    """
+    from test_command_line import TINY, run
+
+    @functools.cache
+    def made(script: str, *flags: str):
+        folder, page = tmp_path_factory.mktemp(script) / "here/there", io.StringIO()
+        with contextlib.redirect_stdout(page):
+            assert run(script, *TINY[script], *flags, "--out", folder) == 0
+        return folder, page.getvalue()
+
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -42,5 +63,6 @@ def browser():
     ):
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    driver.set_script_timeout(120)
     yield driver
     driver.quit()

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import runs
+from common import plotting, runs
 
 ROOT = Path(__file__).parent.parent
 # script -> a run that takes a second or two; an environment that does not fit, and the script that
@@ -157,14 +158,12 @@ def test_help_literal_shows_the_literal_values(script, capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_what_the_user_gives_wins_over_literal(script, capsys):
+def test_what_the_user_gives_wins_over_literal(script, finished):
     module = importlib.import_module(script)
     before, literal = keywords(script), literally(script)
-    budget = [*TINY[script], "--out", "out"]
-    assert run(script, *budget, "--literal") == 0
     given = {a[2:].replace("-", "_") for a in TINY[script] if a.startswith("--")}
     expected = {name: literal.get(name, before[name]) for name in before} | {"literal": True}
-    recorded = used("out")
+    recorded = used(finished(script, "--literal")[0])
     assert {k: v for k, v in recorded.items() if k not in given} == {
         k: list(v) if isinstance(v, tuple) else v for k, v in expected.items() if k not in given
     }
@@ -179,7 +178,7 @@ def test_what_the_user_gives_wins_over_literal(script, capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_literal_is_what_each_flag_turns_off(script, capsys):
+def test_literal_is_what_each_flag_turns_off(script, finished):
     """--literal, and the same values given one by one, learn the same, bit for bit."""
     flags = []
     for name, value in literally(script).items():
@@ -188,10 +187,10 @@ def test_literal_is_what_each_flag_turns_off(script, capsys):
             flags += [f"--{flag}" if value else f"--no-{flag}"]
         else:
             flags += [f"--{flag}", str(value)]
-    assert run(script, "--literal", *TINY[script], "--out", "one") == 0
+    one, _ = finished(script, "--literal")
     assert run(script, *flags, *TINY[script], "--out", "two") == 0
-    assert returns("one") == returns("two")
-    assert used("one") | {"literal": False} == used("two")
+    assert returns(one) == returns("two")
+    assert used(one) | {"literal": False} == used("two")
 
 
 # ------------------------------------------------------------------------------- saving and loading
@@ -205,55 +204,49 @@ def returns(folder) -> list[tuple]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_tiny_run_saves_what_it_says(script, capsys):
-    assert run(script, *TINY[script], "--seed", "3", "--out", "here/there") == 0
-    summary = capsys.readouterr().out
+def test_a_tiny_run_saves_what_it_says(script, finished):
+    folder, summary = finished(script, "--seed", "5")
     weights = WEIGHTS.get(script, "weights.pt")
     files = sorted(["returns.csv", "returns.png", "run.json", weights])
-    assert sorted(p.name for p in Path("here/there").iterdir()) == files
+    assert sorted(p.name for p in folder.iterdir()) == files
     for name in ("returns.csv", "returns.png", weights):
-        assert str(Path("here/there", name)) in summary
+        assert str(folder / name) in summary
     assert "steps/s" in summary and "20 episodes: mean return" in summary
-    with open("here/there/returns.csv") as file:
+    with open(folder / "returns.csv") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["episode", "step", "seconds", "return", "length"]
     assert [int(row["episode"]) for row in rows] == list(range(1, len(rows) + 1))
-    assert Image.open("here/there/returns.png").size[0] > 400
+    assert Image.open(folder / "returns.png").size[0] > 400
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_default_folder_and_no_save(script, capsys):
-    assert run(script, *TINY[script], "--no-save") == 0
-    assert list(Path().iterdir()) == []
+def test_default_folder_and_the_same_file_with_the_same_seed(script, finished):
     assert run(script, *TINY[script]) == 0
-    assert Path("runs", script, TINY[script][1], "seed0", "returns.csv").exists()
+    found = returns(Path("runs", script, TINY[script][1], "seed0"))
+    first, other = (finished(script, *seed)[0] for seed in ([], ["--seed", "5"]))
+    assert found and found == returns(first) != returns(other)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_same_seed_same_file(script, capsys):
-    for seed, folder in ((5, "one"), (5, "two"), (6, "three")):
-        assert run(script, *TINY[script], "--seed", seed, "--out", folder) == 0
-    assert returns("one") and returns("one") == returns("two") != returns("three")
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_load_evaluates_what_was_saved(script, capsys):
+def test_load_evaluates_what_was_saved(script, capsys, finished):
     def greedy(page):
         return next(line for line in page.splitlines() if line.startswith("greedy policy"))
 
-    assert run(script, *TINY[script], "--out", "out") == 0
-    before = greedy(capsys.readouterr().out)
-    files = {p: p.read_bytes() for p in Path("out").iterdir()}
-    assert run(script, "--load", "out") == 0  # --env is known from the folder
-    assert greedy(capsys.readouterr().out) == before
-    assert files == {p: p.read_bytes() for p in Path("out").iterdir()}  # it wrote nothing
+    folder, page = finished(script)
+    files = {p: p.read_bytes() for p in folder.iterdir()}
+    assert run(script, "--load", folder) == 0  # --env is known from the folder
+    assert greedy(capsys.readouterr().out) == greedy(page)
+    assert files == {p: p.read_bytes() for p in folder.iterdir()}  # it wrote nothing
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_record_a_clip(script, capsys):
+def test_no_save_and_record_a_clip(script, capsys, monkeypatch):
+    monkeypatch.setitem(runs.play.__kwdefaults__, "most_steps", 20)  # of a clip
     assert run(script, *TINY[script], "--no-save", "--record", "clip.gif") == 0
     clip = Image.open("clip.gif")
     assert clip.is_animated and clip.n_frames > 2
+    assert list(Path().iterdir()) == [Path("clip.gif")]
 
 
 def refused(capsys, script, *arguments) -> str:
@@ -351,9 +344,8 @@ def test_folders_and_files_that_cannot_be_used(script, capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_load_refuses_other_scripts_environments_and_damage(script, capsys):
-    assert run(script, *TINY[script], "--out", "out") == 0
-    capsys.readouterr()
+def test_load_refuses_other_scripts_environments_and_damage(script, capsys, finished):
+    shutil.copytree(finished(script)[0], "out")
     assert "leave --env out" in refused(capsys, script, "--load", "out", "--env", "Maze-v0")
     weights = Path("out", WEIGHTS.get(script, "weights.pt"))
     weights.write_bytes(weights.read_bytes()[:100])
@@ -367,15 +359,14 @@ def test_load_refuses_other_scripts_environments_and_damage(script, capsys):
     assert "run.json" in refused(capsys, script, "--load", "out")
 
 
-def test_loading_never_executes_code(capsys):
+def test_loading_never_executes_code(capsys, finished):
     import pickle
 
     class Harmful:
         def __reduce__(self):
             return (os.system, ("touch harmed",))
 
-    assert run("dqn", *TINY["dqn"], "--out", "out") == 0
-    capsys.readouterr()
+    shutil.copytree(finished("dqn")[0], "out")
     Path("out/weights.pt").write_bytes(pickle.dumps(Harmful()))
     refused(capsys, "dqn", "--load", "out")
     assert not Path("harmed").exists()
@@ -410,36 +401,63 @@ def test_ctrl_c_ends_the_training_not_the_program(script, capsys, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+# A cart-pole that leaves a file behind once a process has made 300 steps in it.
+POLE = """
+import os
+from pathlib import Path
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Pole(CartPoleEnv):
+    made = 0
+
+    def step(self, action):
+        self.made += 1
+        if self.made == 300:
+            Path(__file__).with_name(f"trains-{os.getpid()}").touch()
+        return super().step(action)
+
+gym.register("Pole-v0", Pole, max_episode_steps=500)
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
 @pytest.mark.parametrize("script, method", [("dqn", "fork"), ("a3c", "fork"), ("a3c", "spawn")])
 def test_ctrl_c_from_a_terminal(script, method, tmp_path):
     """A terminal sends SIGINT to the program and to all the processes that it has started."""
-    out = tmp_path / f"out-{script}"
-    arguments = [*TINY[script][:2], "--steps", "100000000", "--no-stop-when-solved"]
-    arguments += ["--workers", "2"] if script == "a3c" else []
+    Path("pole.py").write_text(POLE)
+    workers = 2 if script == "a3c" else 1
+    arguments = ["--env", "pole:Pole-v0", "--steps", "100000000", "--no-stop-when-solved"]
+    arguments += ["--workers", str(workers)] if script == "a3c" else []
+    arguments += ["--out", str(tmp_path / "out")]
     code = (
-        f"import multiprocessing, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import multiprocessing, sys; sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n"
         f"multiprocessing.set_start_method({method!r})\n"
-        f"import {script}; sys.exit({script}.main({[*arguments, '--out', str(out)]}))\n"
+        f"import {script}; sys.exit({script}.main({arguments}))\n"
     )
     command = [sys.executable, "-u", "-c", code]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = subprocess.Popen(command, start_new_session=True, **pipes)
-    line = process.stdout.readline()
-    assert "steps/s" in line, process.stderr.read()  # the first line of progress: it trains
-    time.sleep(1)  # the other worker, too
-    os.killpg(process.pid, signal.SIGINT)
-    page, errors = process.communicate(timeout=60)
+    try:
+        end = time.monotonic() + 300
+        while len(list(tmp_path.glob("trains-*"))) < workers and process.poll() is None:
+            assert time.monotonic() < end, "it does not train"
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        page, errors = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, errors
     assert "interrupted after" in page and "greedy policy" in page
     assert "Traceback" not in errors
-    assert (out / WEIGHTS.get(script, "weights.pt")).exists() and (out / "returns.csv").exists()
-    assert processes_that_name(str(out)) == []
+    assert Path("out/weights.pt").exists() and Path("out/returns.csv").exists()
+    assert processes_that_name(str(tmp_path)) == []
 
 
-def test_a_full_disk_loses_nothing(capsys, monkeypatch):
-    assert run("dqn", *TINY["dqn"], "--out", "out") == 0
-    capsys.readouterr()
+def test_a_full_disk_loses_nothing(capsys, monkeypatch, finished):
+    shutil.copytree(finished("dqn")[0], "out")
     before = {p: p.read_bytes() for p in Path("out").iterdir()}
 
     def full(path, content):
@@ -460,8 +478,10 @@ def test_a_full_disk_loses_nothing(capsys, monkeypatch):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_episodes_that_do_not_end(script, capsys, monkeypatch):
     monkeypatch.setattr(runs, "STEPS", 300)
-    if script != "qlearning_table":  # there the clip's own limit
+    if script != "qlearning_table":
         monkeypatch.setitem(runs.play.__kwdefaults__, "most_steps", 60)
+    else:  # there the clip's own limit: so many images that none gets its text
+        monkeypatch.setattr(plotting, "frame", lambda image, total: image)
     arguments = ["--env", f"Endless-{script}-v0", "--steps", "200", "--record", "clip.gif"]
     arguments += ["--workers", "1"] if script == "a3c" else []
     assert run(script, *arguments, "--out", "out") == 0

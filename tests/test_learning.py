@@ -24,20 +24,22 @@ from common import envs
 
 
 class Aim(gym.Env):
-    """One step an episode: see a number between -1 and 1, and hit it with the action, within bounds
-    that are not symmetric."""
+    """At each of twenty steps: see a number between -1 and 1, and hit it with the action, within
+    bounds that are not symmetric. The reward of one step has nothing to do with the others."""
 
     observation_space = gym.spaces.Box(-1, 1, (1,))
     action_space = gym.spaces.Box(-2, 4, (1,))
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.goal = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        self.t, self.goal = 0, self.np_random.uniform(-1, 1, 1).astype(np.float32)
         return self.goal, {}
 
     def step(self, action):
         assert self.action_space.contains(action)
-        return self.goal, -float((action - self.goal)[0] ** 2), True, False, {}
+        reward, self.t = -float((action - self.goal)[0] ** 2), self.t + 1
+        self.goal = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.goal, reward, self.t == 20, False, {}
 
 
 cartpole = functools.partial(envs.make, "CartPole-v1")
@@ -97,15 +99,16 @@ def test_reinforce_balances_the_pole():
 
 @pytest.mark.parametrize("script", [reinforce, a3c, ppo])
 def test_continuous_actions(script):
-    """Actions that pay no attention to the goal get -1/3 at best, and the first ones -3 or so."""
+    """Actions that pay no attention to the goal get -1/3 a step at best, and the first ones -1.3 to
+    -5.6; seeds 0 to 9 end between -0.03 and -0.11."""
     budget = {
-        reinforce: dict(steps=10_000, alpha=2e-3, beta=2e-3),
-        a3c: dict(steps=10_000, workers=1),
-        ppo: dict(steps=30_000, n_envs=2),
+        reinforce: dict(steps=6_000, alpha=0.03, beta=0.03),
+        a3c: dict(steps=6_000, alpha=0.03, workers=1),
+        ppo: dict(steps=9_000, alpha=0.005, n_envs=2, horizon=200),
     }[script]
-    *_, returns = script.train(Aim() if script is reinforce else Aim, **budget)
-    assert np.mean(returns[:20]) < -1
-    assert np.mean(returns[-200:]) > -0.25
+    *_, returns = script.train(Aim() if script is reinforce else Aim, gamma=0.0, **budget)
+    assert np.mean(returns[:5]) < -1 * 20
+    assert np.mean(returns[-20:]) > -0.25 * 20
 
 
 def test_actor_critic_balances_the_pole():

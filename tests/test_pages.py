@@ -29,8 +29,13 @@ FORMULAS = {
 }
 
 
-def test_pages_are_up_to_date():
-    pages = build.build()
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    """All pages, built anew."""
+    return build.build()
+
+
+def test_pages_are_up_to_date(pages):
     stale = [
         name
         for name, page in pages.items()
@@ -43,8 +48,8 @@ def test_pages_are_up_to_date():
 
 
 @pytest.mark.parametrize("name", build.SCRIPTS)
-def test_page_is_whole_and_stands_alone(name):
-    page = build.build()[f"{name}.html"]
+def test_page_is_whole_and_stands_alone(name, pages):
+    page = pages[f"{name}.html"]
     assert not re.search(r'(src|href)="(https?:)?//', page), "something comes from the network"
     formulas = re.findall(r"<math>.*?</math>", page)
     assert formulas
@@ -224,8 +229,13 @@ def test_copy_gives_working_code(browser):
 
     open_page(browser, "dqn")
     button = browser.find_element(By.CSS_SELECTOR, "[aria-label^='copy class ReplayMemory']")
+    browser.execute_script(
+        "window.said = new Promise(resolve => new MutationObserver(() => resolve())"
+        ".observe(arguments[0], {childList: true, characterData: true, subtree: true}))",
+        button,
+    )
     button.click()
-    settle(browser)
+    browser.execute_async_script("said.then(arguments[0])")  # the button says that it has copied
     browser.execute_script(
         "document.body.append(Object.assign(document.createElement('textarea'), {id: 'paste'}))"
     )

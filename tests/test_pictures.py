@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -90,11 +91,12 @@ def test_pictures_see_the_environment_through_its_wrappers():
     assert action.tolist() == [1.0] and value == 4.0  # half of the torque's limit, 2
 
 
-def test_compare_draws_folders_of_seeds(capsys):
-    for seed in (0, 1):
+def test_compare_draws_folders_of_seeds(finished, capsys):
+    for seed in ("0", "5"):
         for script in ("reinforce", "ppo"):
-            assert run(script, *TINY[script], "--seed", seed) == 0
-    capsys.readouterr()
+            flags = ["--seed", seed] if seed != "0" else []
+            folder, _ = finished(script, *flags)
+            shutil.copytree(folder, Path("runs", script, "CartPole-v1", f"seed{seed}"))
     folders = ["runs/reinforce/CartPole-v1", "runs/ppo/CartPole-v1"]
     assert compare.main([*folders, "-o", "both.png"]) == 0
     assert Image.open("both.png").size[0] > 400
@@ -147,10 +149,9 @@ def fast(monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_watching_changes_nothing(script, fast, capsys):
-    assert run(script, *TINY[script], "--out", "alone") == 0
+def test_watching_changes_nothing(script, fast, finished, capsys):
     assert run(script, *TINY[script], "--out", "watched", "--render") == 0
-    assert returns("alone") == returns("watched")
+    assert returns(finished(script)[0]) == returns("watched")
     page = capsys.readouterr().out
     assert all(f"Episode {n}: total_steps = " in page for n in (1, 2, 3))
 

@@ -17,6 +17,7 @@ loop the slide leaves out):
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -48,9 +49,14 @@ class Line:
     parent: Line | None = None
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def docstring_lines(source: str) -> list[Line]:
     """The lines under the docstring's `Pseudocode` heading, each with the line it is nested in."""
-    page = ast.get_docstring(ast.parse(source), clean=True)
+    page = ast.get_docstring(parsed(source), clean=True)
     lines, inside = [], False
     for row, text in enumerate(page.splitlines()):
         if text and not text.startswith(" "):
@@ -118,7 +124,7 @@ def check_map(source: str) -> None:
             raise MapError(f"the docstring has the lines {tags}, the code has {found}")
 
     statements = {}  # row on which it begins -> statement; the outermost comes first in ast.walk
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.stmt):
             statements.setdefault(node.lineno, node)
     rows = source.splitlines()

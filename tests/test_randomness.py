@@ -81,7 +81,7 @@ DRAWN = {
         logits=actor_critic.train(env, **STILL, beta=1e-12)[0](STATE)
     ),
     "a3c": lambda env: a3c.train(lambda: env, **STILL, workers=1)[0].pi(STATE),
-    "ppo": lambda env: ppo.train(lambda: env, **STILL, n_envs=1, horizon=1_000, epochs=1)[0](STATE),
+    "ppo": lambda env: ppo.train(lambda: env, **STILL, n_envs=4, horizon=250, epochs=1)[0](STATE),
 }
 
 

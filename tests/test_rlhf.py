@@ -7,8 +7,6 @@ import math
 import random
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ import torch
 import rlhf
 from common import language
 from tests.test_gradients import Recorder, gradients, load, load_both, same
-from tests.test_pastable import above_main
 
 TINY = dict(demonstrations=64, comparisons=64, steps=300)
 FLAGS = [f"--{name}={value}" for name, value in TINY.items()]
@@ -299,21 +296,7 @@ def test_it_learns_all_three_steps(monkeypatch):
     assert measured["score"] > measured["sft_score"] and measured["kl"] > 0.05
 
 
-# ----------------------------------------------------------------------- notebook and command line
-
-
-def test_pasted_the_steps_can_be_called_alone():
-    Path("notebook.py").write_text(
-        above_main("rlhf") + "\nimport importlib.util\n"
-        "assert importlib.util.find_spec('common') is None\n"
-        "sft = fine_tune(demonstrations=32)\n"
-        "r = reward_model(sft, comparisons=32)\n"
-        "policy, returns = ppo(sft, r, steps=100)\n"
-        "print(sentence(generate(policy, sample_prompts(1))[0]))\n"
-    )
-    command = [sys.executable, "-I", "notebook.py"]  # -I: nothing but the installed packages
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+# ------------------------------------------------------------------------------- the command line
 
 
 @pytest.fixture
