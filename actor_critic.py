@@ -131,7 +131,7 @@ def train(
             log_pi = actor(s).log_softmax(dim=1)  # (batch, n_actions)
             # The weight is a constant. Without detach the actor's loss would also change Q.
             weight = Q_t.detach()
-            if advantage:  # beyond the slide: minus sum_a pi(a|s_t) Q_phi(s_t,a)
+            if advantage:  # beyond the slide: y_t - sum_a pi(a|s_t) Q_phi(s_t,a)
                 weight = y - (log_pi.exp() * Q).sum(dim=1).detach()
 
             # Minus: the optimiser descends, [1] climbs. With a positive weight a_t becomes more
