@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Independent
+from torch.distributions import Categorical, Independent
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import a3c
@@ -30,9 +30,11 @@ from tests.test_gradients import (
     Walk,
     columns,
     gradients,
+    load,
     load_both,
     naive_gae,
     ppo_networks,
+    reward_scale,
     same,
     scaled_rewards,
 )
@@ -115,6 +117,65 @@ def test_only_the_first_reset_gets_the_seed(script):
         assert len(env.seeds) > 3 and set(env.seeds[1:]) == {None}
         firsts += env.firsts
     assert len(set(firsts)) == len(firsts)
+
+
+# script -> the networks that it makes, in its order, and the places of those that come back
+FIRST_WEIGHTS = {
+    dqn: (lambda env: [dqn.QNetwork(3, 2, 8)], [0]),
+    reinforce: (lambda env: [reinforce.Policy(3, env.action_space, 8)], [0]),
+    actor_critic: (lambda env: [actor_critic.Network(3, 2, 8) for _ in range(2)], [0, 1]),
+    ddpg: (lambda env: [ddpg.Critic(3, 2, 8), ddpg.Actor(3, 2, 8)], [1, 0]),
+    a3c: (lambda env: [a3c.Model(3, env.action_space, 8)], [0]),
+    ppo: (
+        lambda env: [*(ppo.Policy(3, env.action_space, 8) for _ in range(2)), ppo.Value(3, 8)],
+        [0, 2],
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 12])
+@pytest.mark.parametrize("script", FIRST_WEIGHTS, ids=by_name)
+def test_the_seed_given_draws_the_first_weights(script, seed):
+    """They are those that torch draws after manual_seed(seed); of another seed none is the same."""
+    env = Walk(script is ddpg)
+    still = dict(alpha=1e-30) | (
+        dict(beta=1e-30) if script in (reinforce, actor_critic, ddpg) else {}
+    )
+    options = SMALL.get(script, {}) | (dict(n_envs=1) if script is ppo else {}) | still
+    take = (lambda: env) if script in (a3c, ppo) else env
+    torch.manual_seed(99)  # what stood there before makes no difference
+    *found, _ = script.train(take, seed=seed, steps=4, hidden=8, **options)
+    make, back = FIRST_WEIGHTS[script]
+    flat = lambda network: parameters_to_vector(network.parameters()).detach()
+    for by_hand_seed in (0, 12):
+        torch.manual_seed(by_hand_seed)
+        made = make(env)
+        for network, place in zip(found, back, strict=True):
+            weights, expected = flat(network), flat(made[place])
+            assert torch.allclose(weights, expected, atol=1e-6) == (by_hand_seed == seed)
+
+
+@pytest.mark.parametrize("seed", [0, 12])
+@pytest.mark.parametrize("script", [reinforce, actor_critic, a3c, ppo], ids=by_name)
+def test_the_seed_given_draws_the_actions(script, seed):
+    """Of the scripts that draw them with torch: nothing else draws between weights and actions."""
+    env = Walk()
+    options = SMALL.get(script, {}) | dict(alpha=1e-30) | (dict(n_envs=1) if script is ppo else {})
+    take = (lambda: env) if script in (a3c, ppo) else env
+    script.train(take, seed=seed, steps=4, hidden=8, **options)
+    torch.manual_seed(seed)
+    made = FIRST_WEIGHTS[script][0](env)
+    if script is reinforce:
+        reinforce.Value(3, 8)  # drawn, too
+    logits = {
+        reinforce: lambda s: made[0].layers(s),
+        actor_critic: lambda s: made[0](s),
+        a3c: lambda s: made[0].actor(s),
+        ppo: lambda s: made[1].load_state_dict(made[0].state_dict()) and made[1].layers(s),
+    }[script]
+    for s, a, *_ in env.log[:3]:
+        s = torch.from_numpy(s[None] if script is ppo else s)
+        assert int(Categorical(logits=logits(s)).sample()) == a
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=by_name)
@@ -324,7 +385,7 @@ def check_actions(env: Bounded, raw: torch.Tensor) -> None:
 @pytest.mark.parametrize("box", BOXES)
 def test_reinforce_learns_from_the_action_that_it_drew(recorders, drawn, box):
     """The environment gets an action within its bounds; log pi is that of the one drawn. All
-    defaults on: the baseline, and V of the last state where a time limit ended the episode."""
+    defaults on: scaled rewards, the baseline, V of the last state where a time limit ended it."""
     env = Bounded(box)
     reinforce.train(env, episodes=3, gamma=GAMMA, alpha=1e-6, beta=1e-6, hidden=8)
     raw = torch.stack(drawn)
@@ -332,11 +393,11 @@ def test_reinforce_learns_from_the_action_that_it_drew(recorders, drawn, box):
     for episode, steps in enumerate(np.split(np.arange(12), 3)):
         s, _, r, s2, terminated, truncated = columns([env.log[i] for i in steps])
         assert (bool(terminated[-1]), bool(truncated[-1])) == (episode != 1, episode == 1)
-        networks = reinforce.Policy(3, env.action_space, 8), reinforce.Value(3, 8, 10)
+        networks = reinforce.Policy(3, env.action_space, 8), reinforce.Value(3, 8)
         policy, V, found, found_v = load_both(*networks, recorders[0].steps[episode])
         v, later = torch.zeros(4), V(s2[-1:]).item() if episode == 1 else 0.0
         for t in (3, 2, 1, 0):
-            v[t] = later = r[t].item() + GAMMA * later
+            v[t] = later = (1 - GAMMA) * r[t].item() + GAMMA * later
         weight = v - V(s).detach()
         same(found, gradients(-(policy(s).log_prob(raw[steps]) * weight).sum(), policy))
         same(found_v, gradients((v - V(s)).square().mean(), V))
@@ -423,22 +484,41 @@ def test_ddpg_keeps_the_action_that_it_carried_out(monkeypatch, box):
 
 def test_ddpg_memory_is_a_ring():
     """The last `capacity` transitions, each whole; before it is full only those that are there."""
-    rng, memory = np.random.default_rng(0), ddpg.ReplayMemory(5, features=2, actions=3)
-    for array in (memory.states, memory.rewards):
-        array.fill(np.nan)  # what must not be drawn
+    rng, memory = np.random.default_rng(0), ddpg.ReplayMemory(5, n_features=2, n_actions=3)
+    for column in memory.columns:
+        assert column.dtype == np.float32
+        column.fill(np.nan)  # what must not be drawn
     for i in range(13):
         transition = np.full(2, i), np.full(3, i + 0.25), i + 0.5, np.full(2, i + 0.75), i % 3 == 0
         memory.store(*transition)
         s, a, r, s2, terminated = memory.sample(200, rng)
         assert [tuple(x.shape) for x in (s, a, r, s2, terminated)] == [
-            (200, 2), (200, 3), (200,), (200, 2), (200,)
+            (200, 2), (200, 3), (200, 1), (200, 2), (200, 1)
         ]  # fmt: skip
         numbers = s[:, 0].numpy()
         assert set(numbers.tolist()) == set(range(max(0, i - 4), i + 1))
         for column, plus in ((s, 0), (a, 0.25), (r, 0.5), (s2, 0.75)):
             expected = numbers + plus
-            assert all((part == expected).all() for part in column.reshape(200, -1).numpy().T)
-        assert (terminated.numpy() == (numbers % 3 == 0)).all()
+            assert all((part == expected).all() for part in column.numpy().T)
+        assert (terminated[:, 0].numpy() == (numbers % 3 == 0)).all()
+
+
+def test_dqn_memory_is_a_ring():
+    """As ddpg's; n steps are in test_gradients.py."""
+    rng, memory = np.random.default_rng(0), dqn.ReplayMemory(5, n_features=2, n_steps=1, gamma=0.5)
+    for column in memory.columns:
+        column.fill(np.nan)
+    for i in range(13):
+        memory.store(np.full(2, i), i + 1, i + 0.5, np.full(2, i + 0.75), i % 3 == 0, i % 3 == 0)
+        batch = memory.sample(200, rng)
+        assert [tuple(part.shape) for part in batch] == [
+            (200, width) for width in (2, 1, 1, 2, 1, 1)
+        ]
+        s, a, r, s2, terminated, gammas = (part.numpy() for part in batch)
+        assert set(s[:, 0].tolist()) == set(range(max(0, i - 4), i + 1))
+        for column, expected in ((s, s), (a, s + 1), (r, s + 0.5), (s2, s + 0.75)):
+            assert (column == expected[:, :1]).all()
+        assert (terminated == (s[:, :1] % 3 == 0)).all() and (gammas == 0.5).all()
 
 
 @pytest.mark.parametrize("script", [dqn, ddpg], ids=by_name)
@@ -492,6 +572,10 @@ STATES = torch.randn(7, 3, generator=torch.manual_seed(1))
 relu = lambda x: np.maximum(x, 0)
 
 
+def widths(layers: torch.nn.Sequential) -> list[int]:
+    return [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)]
+
+
 def check_network(found: torch.Tensor, layers, activation, change=lambda x: x, inputs=STATES):
     expected = [change(by_hand(layers, x.double().numpy(), activation)) for x in inputs]
     expected = np.array(expected).reshape(found.shape)
@@ -499,25 +583,29 @@ def check_network(found: torch.Tensor, layers, activation, change=lambda x: x, i
 
 
 def test_networks_of_dqn():
-    """Two hidden layers; the outputs, in units, may be any number."""
-    Q = dqn.QNetwork(3, 4, 16, 25.0)
-    assert [layer.out_features for layer in Q.layers[::2]] == [16, 16, 4]
-    check_network(Q(STATES), Q.layers, relu, lambda x: 25 * x)
+    """Two hidden layers; the outputs may be any number."""
+    Q = dqn.QNetwork(3, 4, 16)
+    assert widths(Q) == [16, 16, 4]
+    check_network(Q(STATES), Q, relu)
+    check_network(Q(STATES[0]), Q, relu, inputs=STATES[:1])  # acting: one state, no batch axis
 
 
 def test_networks_of_actor_critic():
     network = actor_critic.Network(3, 4, 16)
-    assert [layer.out_features for layer in network.layers[::2]] == [16, 4]
-    check_network(network(STATES), network.layers, np.tanh)
+    assert widths(network) == [16, 4]
+    check_network(network(STATES), network, np.tanh)
 
 
 def test_networks_of_ddpg():
     """mu stays within [-1, 1]; Q sees state and action."""
     mu, Q = ddpg.Actor(3, 2, 16), ddpg.Critic(3, 2, 16)
-    check_network(mu(STATES), mu.layers, relu, np.tanh)
+    assert widths(mu) == [16, 16, 2]
+    check_network(mu(STATES), mu, relu, np.tanh)
     assert (100 * STATES).abs().max() > 100 and mu(1e4 * STATES).abs().max() <= 1
     actions = torch.randn(7, 2, generator=torch.manual_seed(2))
-    check_network(Q(STATES, actions), Q.layers, relu, inputs=torch.cat([STATES, actions], 1))
+    assert widths(Q) == [16, 16, 1]
+    assert Q(STATES, actions).shape == (7, 1)
+    check_network(Q(STATES, actions), Q, relu, inputs=torch.cat([STATES, actions], 1))
 
 
 SPREAD = {"reinforce": 1.0, "a3c": 1.0, "ppo": np.exp(-1)}  # at first
@@ -532,13 +620,12 @@ def test_policies_and_values(name):
         if name == "a3c":
             model = script.Model(3, space, 16)
             pi, layers, log_std = model.pi, model.actor, model.log_std
-            V, critic, unit = model.V, model.critic, 1.0
+            V, critic = model.V, model.critic
         else:
             pi = script.Policy(3, space, 16)
             layers, log_std = pi.layers, pi.log_std
-            V = script.Value(3, 16, 50.0) if name == "reinforce" else script.Value(3, 16)
-            critic, unit = (V.layers, 50.0) if name == "reinforce" else (V, 1.0)
-        assert [part.out_features for part in layers[::2]] == [16, n]
+            V = critic = script.Value(3, 16)
+        assert widths(layers) == [16, n] and widths(critic) == [16, 1]
         outputs = np.array([by_hand(layers, x.double().numpy(), np.tanh) for x in STATES])
         if space is box:
             assert pi(STATES).stddev.detach().numpy() == pytest.approx(SPREAD[name])
@@ -553,19 +640,73 @@ def test_policies_and_values(name):
             assert log_std is None
             expected = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
             assert pi(STATES).probs.detach().numpy() == pytest.approx(expected, abs=1e-5)
-        check_network(V(STATES), critic, np.tanh, lambda x, unit=unit: unit * x)
+        assert V(STATES).shape == (7,) and V(STATES[None]).shape == (1, 7)
+        check_network(V(STATES), critic, np.tanh)
 
 
+# -------------------------------------------------------------------------------- scaled rewards
+
+
+@pytest.mark.parametrize("how", ["default", "off", "literal"])
 @pytest.mark.parametrize("gamma", [0.5, 0.99, 0.999, 0.99999, 1.0])
-def test_the_unit_of_values(monkeypatch, gamma):
-    """dqn and reinforce: the return of a reward of 1 at every step, up to a thousand of them."""
-    units = []
-    for script, name in ((dqn, "QNetwork"), (reinforce, "Value")):
-        kind = getattr(script, name)
-        make = lambda *a, kind=kind: units.append(a[-1]) or kind(*a)
-        monkeypatch.setattr(script, name, make)
-        script.train(Walk(), steps=2, gamma=gamma)
-    assert units == pytest.approx([min(1 / (1 - gamma) if gamma < 1 else np.inf, 1000)] * 2)
+def test_dqn_scales_what_it_learns_and_not_what_it_reports(recorders, monkeypatch, gamma, how):
+    """The gradients are those of targets with the reward times 1 - gamma, or times a thousandth if
+    that is more; off, and with --literal, of the reward itself. Returns are the environment's."""
+    kept, seen, store = [], [], dqn.ReplayMemory.store
+    keep = lambda memory, *step: kept.append(step) or store(memory, *step)
+    monkeypatch.setattr(dqn.ReplayMemory, "store", keep)
+    env = Walk(length=3)
+    what = dict(default={}, off=dict(scale_rewards=False), literal=dict(literal=True))[how]
+    options = dict(steps=9, gamma=gamma, batch=1, memory=1, train_every=1, n_steps=1, alpha=1e-9)
+    _, returns = dqn.train(env, **options, **what, on_episode=lambda *e: bool(seen.append(e)))
+    rewards = np.array([step[2] for step in env.log])
+    factor = reward_scale(gamma) if how == "default" else 1.0
+    assert np.array([step[2] for step in kept]) == pytest.approx(factor * rewards, rel=1e-9)
+    totals = rewards.reshape(3, 3).sum(axis=1)
+    assert returns == pytest.approx(totals) == [episode[0] for episode in seen]
+    assert [episode[1:] for episode in seen] == [(3, 3), (3, 6), (3, 9)]
+    Q, errors = dqn.QNetwork(3, 2, 128), []
+    for (theta, found), (s, a, r, s2, terminated, _) in zip(
+        recorders[0].steps, env.log, strict=True
+    ):
+        Q, s = load(Q, theta), torch.from_numpy(s)
+        later = 0.0 if terminated else gamma * Q(torch.from_numpy(s2)).max().item()
+        errors.append(factor * r + later - Q(s)[a].item())
+        # The gradient of the last layer's bias is -2 (y - Q): it shows y.
+        assert found[-1][a].item() == pytest.approx(-2 * errors[-1], rel=1e-4, abs=1e-6)
+        same(found, gradients((factor * r + later - Q(s)[a]) ** 2, Q))
+
+
+@pytest.mark.parametrize("how", ["default", "off", "literal"])
+@pytest.mark.parametrize("gamma", [0.5, 0.99, 0.999, 0.99999, 1.0])
+def test_reinforce_scales_what_it_learns_and_not_what_it_reports(
+    recorders, monkeypatch, gamma, how
+):
+    """As dqn: log pi is weighted with, and V fitted to, sums of scaled rewards."""
+    monkeypatch.setattr(torch.optim, "SGD", Recorder)  # --literal
+    seen, env = [], Walk(length=3)
+    what = dict(default={}, off=dict(scale_rewards=False), literal=dict(literal=True))[how]
+    options = dict(steps=9, gamma=gamma, alpha=1e-9, beta=1e-9, hidden=8)
+    _, returns = reinforce.train(env, **options, **what, on_episode=lambda *e: seen.append(e))
+    rewards = np.array([step[2] for step in env.log]).reshape(3, 3)
+    assert returns == pytest.approx(rewards.sum(axis=1)) == [episode[0] for episode in seen]
+    assert [episode[1:] for episode in seen] == [(3, 3), (3, 6), (3, 9)]
+    factor, baseline = reward_scale(gamma) if how == "default" else 1.0, how != "literal"
+    for episode in range(3):
+        s, a, r, s2, _, truncated = columns(env.log[3 * episode : 3 * episode + 3])
+        networks = reinforce.Policy(3, env.action_space, 8), reinforce.Value(3, 8)
+        policy, V, found, found_v = load_both(*networks, recorders[0].steps[episode])
+        v, later = torch.zeros(3), V(s2[-1:]).item() if baseline and truncated[-1] else 0.0
+        for t in (2, 1, 0):
+            v[t] = later = factor * r[t].item() + gamma * later
+        weight = v - V(s).detach() if baseline else v
+        same(found, gradients(-(policy(s).log_prob(a) * weight).sum(), policy))
+        if baseline:
+            same(found_v, gradients((v - V(s)).square().mean(), V))
+            shown = -2 * (v - V(s)).mean().item()  # the gradient of V's last bias
+            assert found_v[-1].item() == pytest.approx(shown, rel=1e-4, abs=1e-6)
+        else:
+            assert all(g.abs().sum() == 0 for g in found_v)
 
 
 # ------------------------------------------------------------------------------ PPO's minibatches
@@ -729,7 +870,7 @@ def test_a3c_a_worker_ends_when_the_others_are_told_to():
     model = a3c.Model(3, gym.spaces.Discrete(2), 8)
     for stop, others in ((True, 0), (False, 10**6)):
         shared, env = a3c.Shared(parameters_to_vector(model.parameters()).detach(), 2), Walk()
-        shared.stop, shared.steps[0] = stop, others
+        shared.stop[0], shared.steps[0] = stop, others
         options = SETTINGS | dict(t_max=2, steps=1000)
         a3c.worker(1, lambda env=env: env, shared, lambda *_: None, **options)
         assert (shared.steps[1].item(), len(env.log)) == (2, 2)

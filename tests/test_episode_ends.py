@@ -54,6 +54,9 @@ def near(value: float):
     return pytest.approx(value, abs=0.1)
 
 
+SCALED = pytest.mark.parametrize("scaled", [True, False])  # rewards times 1 - gamma, which is 0.5
+
+
 @ENDS
 def test_qlearning_table(end, value):
     Q, returns = qlearning_table.train(
@@ -68,17 +71,20 @@ def test_qlearning_table(end, value):
 
 
 @ENDS
+@SCALED
 @pytest.mark.parametrize(("n_steps", "tau"), [(1, 0.1), (5, 0.1), (1, 1.0)])
-def test_dqn(end, value, n_steps, tau):
+def test_dqn(end, value, n_steps, tau, scaled):
     q_network, _ = dqn.train(
         OneState(end), steps=1_000, gamma=0.5, epsilon=1.0, train_every=1, batch=32, hidden=32,
-        tau=tau, alpha=1e-3, n_steps=n_steps,
+        tau=tau, alpha=1e-3, n_steps=n_steps, scale_rewards=scaled,
     )  # fmt: skip
-    assert q_network(STATE).detach().numpy() == near(value)
+    found = q_network(STATE).detach().numpy() * (2 if scaled else 1)
+    assert found == near(value)
 
 
 @ENDS
-def test_reinforce(end, value, monkeypatch):
+@SCALED
+def test_reinforce(end, value, monkeypatch, scaled):
     made, original = [], reinforce.Value
 
     def Value(*arguments):  # train() keeps the baseline to itself
@@ -86,8 +92,8 @@ def test_reinforce(end, value, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(reinforce, "Value", Value)
-    reinforce.train(OneState(end), steps=500, gamma=0.5, beta=5e-4)
-    assert made[0](STATE).item() == near(value)
+    reinforce.train(OneState(end), steps=700, gamma=0.5, scale_rewards=scaled)
+    assert made[0](STATE[None]).item() * (2 if scaled else 1) == near(value)
 
 
 @ENDS

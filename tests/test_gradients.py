@@ -30,7 +30,7 @@ class Walk(gym.Env):
     second ends by a time limit.
 
     Continuous actions have no bounds, so that none is clipped. `log` holds each transition: (state,
-    action, reward, next_state, terminated, truncated).
+    action, reward, next_state, terminated, truncated), with the reward as the environment gave it.
     """
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (3,))
@@ -121,17 +121,22 @@ def columns(log: list[tuple]) -> list[torch.Tensor]:
     return [torch.as_tensor(np.array(column)) for column in zip(*log, strict=True)]
 
 
+def reward_scale(gamma: float) -> float:
+    """What dqn and reinforce multiply rewards with: 1 - gamma, but not less than a thousandth."""
+    return 1 - gamma if gamma <= 0.999 else 0.001
+
+
 # -------------------------------------------------------------------------------------- DQN, DDPG
 
 
+@pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("tau", [0.25, 1.0])
-def test_dqn_semi_gradient(recorders, tau):
+def test_dqn_semi_gradient(recorders, tau, scaled):
     """grad (y - Q(s,a;theta))^2 with y a constant of the target network, which has moved by tau in
-    between; with tau = 1 it is Q itself."""
+    between; with tau = 1 it is Q itself. To the letter, and with rewards scaled by 1 - gamma."""
     env = Walk(length=2)
-    dqn.train(
-        env, steps=4, gamma=GAMMA, alpha=1e-5, memory=1, batch=1, train_every=1, n_steps=1, tau=tau
-    )
+    what = dict(train_every=1, n_steps=1) if scaled else dict(literal=True)
+    dqn.train(env, steps=4, gamma=GAMMA, alpha=1e-5, memory=1, batch=1, tau=tau, **what)
     (recorder,) = recorders
     assert recorder.rates == [1e-5]
     target = [p.clone() for p in recorder.steps[0][0]]  # theta' begins as theta
@@ -140,9 +145,10 @@ def test_dqn_semi_gradient(recorders, tau):
         if i > 0:  # after each step: theta' <- tau theta + (1 - tau) theta'
             target = [tau * new + (1 - tau) * old for new, old in zip(theta, target, strict=True)]
         online, slow = (
-            load(dqn.QNetwork(3, 2, 128, 10), theta),
-            load(dqn.QNetwork(3, 2, 128, 10), target),
+            load(dqn.QNetwork(3, 2, 128), theta),
+            load(dqn.QNetwork(3, 2, 128), target),
         )
+        r = (1 - GAMMA) * r if scaled else r
         with torch.no_grad():
             y = r if terminated else r + GAMMA * slow(torch.from_numpy(s2)).max().item()
         same(found, gradients((y - online(torch.from_numpy(s))[a]) ** 2, online))
@@ -160,7 +166,7 @@ def test_dqn_sums_n_rewards(n):
     """The replay memory's n-step transitions, against a walk through the steps that were stored,
     also where the ring has wrapped. A step whose rewards are not complete is not in it yet."""
     rng, capacity = np.random.default_rng(0), 16
-    memory = dqn.ReplayMemory(capacity, features=1, n_steps=n, gamma=GAMMA)
+    memory = dqn.ReplayMemory(capacity, n_features=1, n_steps=n, gamma=GAMMA)
     log = [
         (float(i), i % 2, rng.normal(), float(i) + 0.5, i % 5 == 4, i % 5 == 4 or i % 7 == 6)
         for i in range(37)
@@ -168,7 +174,9 @@ def test_dqn_sums_n_rewards(n):
     for i, (s, a, r, s2, terminated, done) in enumerate(log):
         memory.store(np.float32([s]), a, r, np.float32([s2]), terminated, done)
         assert n > 1 or memory.stored == i + 1
-    states, actions, rewards, next_states, terminated, gammas = memory.sample(400, rng)
+    batch = memory.sample(400, rng)
+    assert {(part.shape, part.dtype) for part in batch} == {((400, 1), torch.float32)}
+    states, actions, rewards, next_states, terminated, gammas = batch
     complete = 37 if n == 1 else 35  # the last episode is not over: its first step is the 36th
     assert set(states[:, 0].int().tolist()) == set(range(complete - capacity, complete))
     for j, first in enumerate(states[:, 0].int().tolist()):
@@ -196,15 +204,17 @@ def drawn(monkeypatch, script) -> list[tuple[torch.Tensor, ...]]:
     return batches
 
 
-@pytest.mark.parametrize("n_steps", [1, 3])
-def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch, n_steps):
+@pytest.mark.parametrize(("n_steps", "scaled"), [(1, False), (3, False), (3, True)])
+def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch, n_steps, scaled):
     batches = drawn(monkeypatch, dqn)
     env = Walk(length=4)
-    dqn.train(env, steps=20, gamma=GAMMA, alpha=1e-6, batch=6, train_every=4, n_steps=n_steps)
+    what = dict(train_every=4, n_steps=n_steps, scale_rewards=scaled)
+    dqn.train(env, steps=20, gamma=GAMMA, alpha=1e-6, batch=6, **what)
     assert len(recorders[0].steps) == 4  # at steps 8, 12, 16, 20: at step 4 the memory holds 4
     theta, found = recorders[0].steps[0]  # the first step: theta' is still theta
-    Q = load(dqn.QNetwork(3, 2, 128, 10), theta)
+    Q = load(dqn.QNetwork(3, 2, 128), theta)
     s, a, r, s2, terminated, gammas = batches[0]
+    assert [part.shape[1] for part in batches[0]] == [3, 1, 1, 3, 1, 1]
     known = {tuple(step[0].tolist()): i for i, step in enumerate(env.log)}
     with torch.no_grad():
         for i in range(6):  # of the steps that the environment has seen
@@ -212,11 +222,12 @@ def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch, n_ste
             n = min(n_steps, 4 - t % 4)
             assert gammas[i].item() == pytest.approx(GAMMA**n)
             total = sum(GAMMA**k * env.log[t + k][2] for k in range(n))
+            total *= 1 - GAMMA if scaled else 1
             assert r[i].item() == pytest.approx(total, abs=1e-5)
             assert (a[i].item(), terminated[i].item()) == (env.log[t][1], env.log[t + n - 1][4])
             assert np.array_equal(s2[i], env.log[t + n - 1][3])
-        y = r + gammas * (1 - terminated) * Q(s2).amax(dim=1)
-    errors = [y[i] - Q(s[i])[a[i, 0]] for i in range(6)]
+        y = [r[i, 0] + gammas[i, 0] * (1 - terminated[i, 0]) * Q(s2[i]).max() for i in range(6)]
+    errors = [y[i] - Q(s[i])[int(a[i, 0])] for i in range(6)]
     same(found, gradients(sum(e**2 for e in errors) / 6, Q))
 
 
@@ -229,8 +240,15 @@ def test_ddpg_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch):
     (theta_q, found_q), (theta_mu, found_mu) = critics.steps[0], actors.steps[0]
     Q, mu = load(ddpg.Critic(3, 2, 16), theta_q), load(ddpg.Actor(3, 2, 16), theta_mu)
     s, a, r, s2, terminated = batches[0]
-    with torch.no_grad():
-        y = r + GAMMA * (1 - terminated) * Q(s2, mu(s2))
+    assert [part.shape[1] for part in batches[0]] == [3, 2, 1, 3, 1]
+    known = {tuple(step[0].tolist()): step for step in env.log}
+    y = []
+    for i in range(6):  # of the steps that the environment has seen
+        _, _, reward, state, end, _ = known[tuple(s[i].tolist())]
+        assert (r[i].item(), bool(terminated[i])) == (pytest.approx(reward), end)
+        assert np.array_equal(s2[i], state)
+        with torch.no_grad():
+            y.append(reward + (0.0 if end else GAMMA * Q(s2[i], mu(s2[i])).item()))
     same(found_q, gradients(sum((y[i] - Q(s[i], a[i])) ** 2 for i in range(6)) / 6, Q))
     load(Q, [theta - 0.1 * g for theta, g in zip(theta_q, found_q, strict=True)])
     same(found_mu, gradients(-sum(Q(s[i], mu(s[i])) for i in range(6)) / 6, mu))
@@ -388,21 +406,23 @@ def played(monkeypatch, recorders, actions, **options):
     recorders.clear()
     monkeypatch.setattr(reinforce, "Categorical", scripted(actions))
     reinforce.train(TwoDecisions(), episodes=1, gamma=1.0, seed=3, hidden=8, **options)
-    networks = reinforce.Policy(4, TwoDecisions.action_space, 8), reinforce.Value(4, 8, 1_000)
+    networks = reinforce.Policy(4, TwoDecisions.action_space, 8), reinforce.Value(4, 8)
     policy, _, found, _ = load_both(*networks, recorders[0].steps[0])
     return policy, [-g for g in found]
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("baseline", [False, True])
-def test_reinforce_climbs_the_expected_return(monkeypatch, recorders, baseline):
+def test_reinforce_climbs_the_expected_return(monkeypatch, recorders, baseline, scaled):
     """The update, averaged over all trajectories with their probabilities, is the gradient of J:
-    for v_t, and with a baseline."""
+    for v_t, and with a baseline; of a thousandth of J with scaled rewards, as gamma is 1."""
     expected = 0
     for a, b in TRAJECTORIES:
-        policy, g = played(monkeypatch, recorders, (a, b), baseline=baseline)
+        what = dict(baseline=baseline, scale_rewards=scaled)
+        policy, g = played(monkeypatch, recorders, (a, b), **what)
         pi = policy(ONE_HOT).probs
         p = (pi[0, a] * pi[1 + a, b]).item()
-        g = [p * part for part in g]
+        g = [p * (1000 if scaled else 1) * part for part in g]
         expected = [x + y for x, y in zip(expected, g, strict=True)] if expected else g
     same(expected, exact_gradient_of_J(pi, policy))
 
@@ -419,30 +439,34 @@ def second_moment(monkeypatch, recorders, **options) -> float:
 def test_a_baseline_lowers_the_variance(monkeypatch, recorders):
     """The mean of the gradient is the same (above), so that the mean of its square tells the
     variance."""
-    without = second_moment(monkeypatch, recorders, baseline=False)
+    without = second_moment(monkeypatch, recorders, baseline=False, scale_rewards=False)
     means = torch.tensor([3.0, 2.0, 1.0, 0.0])  # the mean return, if all actions are as likely
     monkeypatch.setattr(
         reinforce.Value,
         "forward",
-        lambda self, s: means[s.argmax(-1)] + 0 * self.layers(s).squeeze(-1),
+        lambda self, s: means[s.argmax(-1)] + 0 * torch.nn.Sequential.forward(self, s),
     )
-    assert second_moment(monkeypatch, recorders, baseline=True) < without
+    what = dict(baseline=True, scale_rewards=False)
+    assert second_moment(monkeypatch, recorders, **what) < without
 
 
 @pytest.mark.parametrize("continuous", [False, True])
-@pytest.mark.parametrize("baseline", [False, True])
-def test_reinforce_returns_are_discounted_sums(recorders, baseline, continuous):
+@pytest.mark.parametrize(("baseline", "scaled"), [(False, False), (True, False), (True, True)])
+def test_reinforce_returns_are_discounted_sums(recorders, baseline, scaled, continuous):
     """grad sum_t log pi(a_t|s_t) v_t with v_t = r_{t+1} + gamma r_{t+2} + ... With the baseline:
-    less V(s_t), which is fitted to v_t; and V goes on where a time limit ends the rewards."""
+    less V(s_t), which is fitted to v_t; and V goes on where a time limit ends the rewards. All
+    rewards times 1 - gamma where they are scaled."""
     env = Walk(continuous, length=4)
-    reinforce.train(env, episodes=2, gamma=GAMMA, alpha=0.1, beta=1e-6, baseline=baseline, hidden=8)
+    what = dict(baseline=baseline, scale_rewards=scaled)
+    reinforce.train(env, episodes=2, gamma=GAMMA, alpha=0.1, beta=1e-6, hidden=8, **what)
     assert recorders[0].rates == [0.1, 1e-6]
     for episode in (0, 1):
         s, a, r, s2, terminated, truncated = columns(env.log[4 * episode : 4 * episode + 4])
         assert bool(terminated[-1]) == (episode == 0) and bool(truncated[-1]) == (episode == 1)
+        r = (1 - GAMMA) * r if scaled else r
         policy, V, found, found_v = load_both(
             reinforce.Policy(3, env.action_space, 8),
-            reinforce.Value(3, 8, 10),
+            reinforce.Value(3, 8),
             recorders[0].steps[episode],
         )
         rest = V(s2[-1:]).item() if baseline and episode == 1 else 0.0
@@ -513,7 +537,7 @@ def test_actor_critic_with_the_true_values_climbs_the_expected_return(
 def run_with_true_values(monkeypatch, recorders, **options) -> list:
     """Two steps of actor_critic in TwoDecisions, with a critic that returns the true Q; nothing is
     changed. Returns the recorded steps."""
-    made = []
+    made, plain = [], torch.nn.Sequential.forward
     original = actor_critic.Network.__init__
 
     def remember(self, *arguments):
@@ -522,13 +546,13 @@ def run_with_true_values(monkeypatch, recorders, **options) -> list:
 
     def forward(self, states):
         if self is made[0]:  # the actor
-            return self.layers(states)
-        pi = made[0].layers(ONE_HOT).softmax(-1).detach()
+            return plain(self, states)
+        pi = plain(made[0], ONE_HOT).softmax(-1).detach()
         later = (pi[1:3] * torch.tensor(TwoDecisions.SECOND, dtype=torch.float32)).sum(-1)
         truth = torch.zeros(4, 2)
         truth[0] = torch.tensor(TwoDecisions.FIRST, dtype=torch.float32) + later
         truth[1:3] = torch.tensor(TwoDecisions.SECOND, dtype=torch.float32)
-        return truth[states.argmax(-1)] + 0 * self.layers(states)
+        return truth[states.argmax(-1)] + 0 * plain(self, states)
 
     with monkeypatch.context() as patch:
         patch.setattr(actor_critic.Network, "__init__", remember)
@@ -627,11 +651,11 @@ def test_a3c_adam():
         theta = theta - 0.02 * (m / (1 - 0.9**n)) / (np.sqrt(v / (1 - 0.999**n)) + 1e-8)
         shared.adam(torch.tensor(g, dtype=torch.float32), 0.02, rank)
         assert shared.theta.numpy() == pytest.approx(theta, rel=1e-4, abs=1e-5)
-    assert (shared.T, shared.stop, shared.theta.is_shared()) == (0, False, True)
+    assert (shared.T, shared.stop.tolist()) == (0, [False])
+    assert shared.theta.is_shared() and shared.stop.is_shared()
     shared.steps[1] += 5
     shared.steps[2] += 2
-    shared.stop = True
-    assert (shared.T, shared.stop) == (7, True)
+    assert shared.T == 7
 
 
 def naive_gae(delta, done, discount) -> torch.Tensor:
