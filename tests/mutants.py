@@ -5,6 +5,7 @@
     python tests/mutants.py --tool 150 --seed 1   150 changes drawn from all that cosmic-ray knows
                                                   (pip install cosmic-ray)
     python tests/mutants.py --only "decay"        those whose description holds this
+    python tests/mutants.py --check               plants nothing: does each entry still fit its file?
 
 A bug is a piece of a file and what stands there instead. The tests of that file run on a copy of
 the tree with the bug in it, up to the first that fails. Learning tests stay out: what only they
@@ -16,7 +17,9 @@ The result is written down in tests/README.md.
 from __future__ import annotations
 
 import argparse
+import builtins
 import collections
+import dis
 import os
 import random
 import shutil
@@ -24,6 +27,7 @@ import signal
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +38,8 @@ ONE = "not (dqn or reinforce or actor_critic or ddpg or a3c or ppo)"  # one scri
 # file -> the tests that look at it, the fast ones first, and pytest's -k
 TESTS = {
     "qlearning_table.py": (FORMULAS, "qlearning"),
-    "dqn.py": (FORMULAS, "dqn or unit"),
-    "reinforce.py": (FORMULAS, "reinforce or unit"),
+    "dqn.py": (FORMULAS, "dqn"),
+    "reinforce.py": (FORMULAS, "reinforce or baseline"),
     "actor_critic.py": (FORMULAS, "actor_critic"),
     "ddpg.py": (FORMULAS, "ddpg or noise"),
     "a3c.py": (FORMULAS, "a3c"),
@@ -49,8 +53,9 @@ TESTS = {
 LIMIT = 240  # seconds for one run: a bug after which the tests never end is caught, too
 
 # file -> bugs, each: what is wrong, a piece of the file (which it must hold exactly once), what stands
-# there instead. In each list first those that were written without looking at the tests (150 in all),
-# then what applies still of an older list.
+# there instead. In each list first those that were written without looking at the tests, then what
+# applies still of an older list; then bugs in what is new since, by who wrote the tests, too; last
+# those of a third list, written without looking at the tests, as far as no other list has them.
 # fmt: off
 BUGS = {
     "qlearning_table.py": [
@@ -59,7 +64,7 @@ BUGS = {
         ("--literal leaves the decay on", "LITERAL = dict(epsilon_decay=False)", "LITERAL = dict(epsilon_decay=True)"),
         ("one step beyond the budget", "while step < steps", "while step <= steps"),
         ("all episodes begin alike", "seed=seed if episode == 1 else None", "seed=seed"),
-        ("what the user gives loses against --literal", "slide | given if", "given | slide if"),
+        ("what the user gives loses against --literal", "(LITERAL if literal else {}) | given", "given | (LITERAL if literal else {})"),
         ("ties to the last action", "best[rng.integers(len(best))]", "best[-1]"),
         ("on_episode gets the episode in place of the step", "info[\"episode\"][\"l\"], step)", "info[\"episode\"][\"l\"], episode)"),
         ("evaluation takes the worst action", "Q[S].argmax()", "Q[S].argmin()"),
@@ -73,29 +78,44 @@ BUGS = {
         ("argmin for argmax", "values == values.max()", "values == values.min()"),
         ("ties always to the first", "best[rng.integers(len(best))]", "best[0]"),
         ("the value of S in place of S'", "gamma * Q[S_next]", "gamma * Q[S]"),
+        # of a third list, written without looking at the tests
+        ("a random action is never the last one", "A = rng.integers(n_actions) if", "A = rng.integers(n_actions - 1) if"),
     ],
     "dqn.py": [
         ("gamma^n also where fewer rewards were summed", "self.gamma ** len(self.recent)", "self.gamma ** self.recent.maxlen"),
         ("n-step rewards are not discounted", "self.gamma**k * r", "r"),
         ("n-step sums run across a time limit", "(done and self.recent)", "(terminated and self.recent)"),
         ("epsilon decays by episodes", "1 - step / epsilon_decay", "1 - episode / epsilon_decay"),
-        ("epsilon's fall ends at 0 after its floor is reached early", "epsilon + (1 - epsilon) * decay", "max(epsilon, decay)"),
+        ("epsilon falls to 0 and stops at its floor on the way", "eps += (1 - epsilon) * (1 - step / epsilon_decay)", "eps = max(epsilon, 1 - step / epsilon_decay)"),
         ("Huber in place of the square", "(y - q).square().mean()", "nn.functional.smooth_l1_loss(q, y)"),
-        ("values without their unit", "self.unit * self.layers(states)", "self.layers(states)"),
         ("learning starts a transition late", "D.stored < batch", "D.stored <= batch"),
-        ("tau the wrong way round", "torch._foreach_lerp_(theta_target, theta, tau)", "torch._foreach_lerp_(theta_target, theta, 1 - tau)"),
-        ("a full memory overwrites its last place only", "self.stored % self.capacity", "min(self.stored, self.capacity - 1)"),
-        ("only recent transitions are sampled", "rng.integers(min(self.stored, self.capacity), size=batch)", "rng.integers(min(self.stored, self.capacity) // 2, min(self.stored, self.capacity), size=batch)"),
-        ("D keeps done in place of terminated", "self.next_states[i], self.terminated[i] = next_state, terminated", "self.next_states[i], self.terminated[i] = next_state, done"),
+        ("tau the wrong way round", "p_target.lerp_(p, tau)", "p_target.lerp_(p, 1 - tau)"),
+        ("a full memory overwrites its last place only", "self.stored % len(column)", "min(self.stored, len(column) - 1)"),
+        ("only recent transitions are sampled", "rng.integers(min(self.stored, len(self.columns[0])), size=batch)", "rng.integers(min(self.stored, len(self.columns[0])) // 2, min(self.stored, len(self.columns[0])), size=batch)"),
+        ("D keeps done in place of terminated", "D.store(state, action, reward, next_state, terminated, done)", "D.store(state, action, reward, next_state, done, done)"),
         ("--literal trains at every fourth step only", "batch=32, train_every=1, n_steps=1", "batch=32, n_steps=1"),
-        ("the target network starts with other weights", "copy.deepcopy(q_network)", "QNetwork(features, actions, hidden, unit)"),
+        ("the target network starts with other weights", "copy.deepcopy(q_network)", "QNetwork(n_features, n_actions, hidden)"),
         # of the older list
         ("terminal and non-terminal exchanged", "(1 - terminated_j)", "terminated_j"),
         ("bootstrap through a terminal state", "* (1 - terminated_j)", "* 1"),
-        ("soft update the wrong way round", "(theta_target, theta, tau)", "(theta, theta_target, tau)"),
-        ("the target network never moves", "torch._foreach_lerp_(theta_target, theta, tau)", "pass"),
+        ("soft update the wrong way round", "zip(theta_target, theta, strict=True)", "zip(theta, theta_target, strict=True)"),
+        ("the target network never moves", "p_target.lerp_(p, tau)", "pass"),
         ("gradients pile up", "optimizer.zero_grad()", "pass  # gradients pile up"),
-        ("ring overwrites one place", "i = self.stored % self.capacity", "i = 0"),
+        ("ring overwrites one place", "column[self.stored % len(column)]", "column[0]"),
+        # for what is new since
+        ("rewards are scaled under --literal, too", "n_steps=1, scale_rewards=False)", "n_steps=1)"),
+        ("rewards are scaled twice", "max(1 - gamma, 1e-3) * float(r)", "max(1 - gamma, 1e-3) ** 2 * float(r)"),
+        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
+        ("with gamma = 1 all rewards are 0", "max(1 - gamma, 1e-3) * float(r)", "(1 - gamma) * float(r)"),
+        ("the columns of state and next state are exchanged", "transition = state, action, total, next_state, terminated, gamma_n", "transition = next_state, action, total, state, terminated, gamma_n"),
+        ("terminated and gamma^n are exchanged", "terminated_j, gamma_j = D.sample", "gamma_j, terminated_j = D.sample"),
+        ("keepdim is missing: y - q is (batch, batch)", "amax(dim=1, keepdim=True)", "amax(dim=1)"),
+        ("the newest step is taken out in place of the oldest", "self.recent.popleft()", "self.recent.pop()"),
+        # of a third list, written without looking at the tests
+        ("ring one short: its last place is never written, but sampled once the memory is full", "self.stored % len(column)", "self.stored % max(1, len(column) - 1)"),
+        ("--epsilon-decay 0 (and --literal) leaves epsilon at 1 for ever", "            if step < epsilon_decay:", "            if not epsilon_decay:\n                eps = 1.0\n            elif step < epsilon_decay:"),
+        ("the target network is the same object as Q: tau has no effect", "copy.deepcopy(q_network)", "q_network"),
+        ("a target network by default and under --literal", "tau: float = 1.0,", "tau: float = 0.01,"),
     ],
     "reinforce.py": [
         ("log pi of the clipped action", "actions.append(action)", "actions.append(action if action.dtype == np.int64 else action.clip(-1, 1))"),
@@ -115,10 +135,20 @@ BUGS = {
         ("returns summed forwards", "for t in reversed(range(len(rewards))):", "for t in range(len(rewards)):"),
         ("gradients pile up", "optimizer.zero_grad()", "pass  # gradients pile up"),
         ("last step dropped", "for t in reversed(range(len(rewards))):", "for t in reversed(range(len(rewards) - 1)):"),
+        # for what is new since
+        ("rewards are scaled under --literal, too", "scale_rewards=False, ", ""),
+        ("rewards are scaled always", "if scale_rewards:", "if True:"),
+        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
+        ("with gamma = 1 all rewards are 0", "max(1 - gamma, 1e-3) * float(r)", "(1 - gamma) * float(r)"),
+        ("V keeps its last axis: v - V is (T-1, T-1)", "nn.Linear(hidden, 1), flat)", "nn.Linear(hidden, 1))"),
+        # of a third list, written without looking at the tests
+        ("--beta has no effect", "dict(params=V.parameters(), lr=beta)", "dict(params=V.parameters(), lr=alpha)"),
+        ("off by one: V of the next state is fitted to v_t", "(v - values[:-1]).square().mean()", "(v - values[1:]).square().mean()"),
+        ("log_prob of a Box action is not summed over its dimensions", "return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)", "return Normal(outputs, self.log_std.exp(), validate_args=False)"),
     ],
     "actor_critic.py": [
         ("real values run across a time limit", "if not done_t[t]", "if not terminated_t[t]"),
-        ("no bootstrap at a time limit", "gamma * ~terminated_t * best", "gamma * ~done_t * best"),
+        ("no bootstrap at a time limit", "gamma * (1 - terminated_t) * best", "gamma * (1 - done_t) * best"),
         ("the mean of Q over actions, not under pi", "(log_pi.exp() * Q).sum(dim=1).detach()", "Q.mean(dim=1).detach()"),
         ("the advantage's mean carries a gradient", "(log_pi.exp() * Q).sum(dim=1).detach()", "(log_pi.exp() * Q).sum(dim=1)"),
         ("the advantage of Q in place of the real value", "weight = y - ", "weight = Q_t.detach() - "),
@@ -131,34 +161,47 @@ BUGS = {
         ("min for max", "amax(dim=1)", "amin(dim=1)"),
         ("log forgotten", "log_pi = actor(s).log_softmax(dim=1)", "log_pi = actor(s).softmax(dim=1)"),
         ("mean of Q without pi", "(log_pi.exp() * Q).sum(dim=1)", "Q.sum(dim=1)"),
+        # of a third list, written without looking at the tests
+        ("--no-advantage (and --literal) weights log pi with the real value", "weight = Q_t.detach()", "weight = y"),
+        ("all episodes begin alike", "seed=seed if episode == 1 else None", "seed=seed"),
+        ("what the user gives loses against --literal", "(LITERAL if literal else {}) | given", "given | (LITERAL if literal else {})"),
+        ("softmax over the batch in place of the actions", "log_pi = actor(s).log_softmax(dim=1)", "log_pi = actor(s).log_softmax(dim=0)"),
+        ("the value of a state weights Q with logits", "(actor(state).softmax(-1) * critic(state)).sum()", "(actor(state) * critic(state)).sum()"),
+        ("torch gets seed 0 whatever --seed says", "torch.manual_seed(seed)", "torch.manual_seed(0)"),
     ],
     "ddpg.py": [
-        ("the noise is not restarted", "N = OrnsteinUhlenbeck(actions, sigma, rng)", "N = N if episode > 1 else OrnsteinUhlenbeck(actions, sigma, rng)"),
+        ("the noise is not restarted", "N = OrnsteinUhlenbeck(n_actions, sigma, rng)", "N = N if episode > 1 else OrnsteinUhlenbeck(n_actions, sigma, rng)"),
         ("all dimensions get the same noise", "standard_normal(len(self.value))", "standard_normal()"),
         ("the noise forgets at once", "self.value += -0.15 * self.value", "self.value += -1.0 * self.value"),
         ("the noise does not drift back", "-0.15 * self.value", "-0.0 * self.value"),
         ("R holds an action beyond the bounds", "action.clip(-1, 1).astype", "action.astype"),
-        ("a full memory overwrites its last place only", "self.stored % self.capacity", "min(self.stored, self.capacity - 1)"),
-        ("samples beyond what is stored", "min(self.stored, self.capacity), size", "self.capacity, size"),
-        ("warm-up explores positive actions only", "rng.uniform(-1, 1, actions)", "rng.uniform(0, 1, actions)"),
-        ("warm-up acts alike in all dimensions", "rng.uniform(-1, 1, actions)", "rng.uniform(-1, 1, 1).repeat(actions)"),
-        ("R keeps done in place of terminated", "next_state, terminated)\n            state, done", "next_state, terminated or truncated)\n            state, done"),
+        ("a full memory overwrites its last place only", "self.stored % len(column)", "min(self.stored, len(column) - 1)"),
+        ("samples beyond what is stored", "min(self.stored, len(self.columns[0])), size", "len(self.columns[0]), size"),
+        ("warm-up explores positive actions only", "rng.uniform(-1, 1, n_actions)", "rng.uniform(0, 1, n_actions)"),
+        ("warm-up acts alike in all dimensions", "rng.uniform(-1, 1, n_actions)", "rng.uniform(-1, 1, 1).repeat(n_actions)"),
+        ("R keeps done in place of terminated", "R.store(state, action, reward, next_state, terminated)", "R.store(state, action, reward, next_state, done)"),
         ("a lower bound that is not -1", "np.where(np.isinf(box.low), box.low, -1)", "np.where(np.isinf(box.low), box.low, box.low)"),
-        ("the next state stored is the state", "self.terminated[i] = next_state, terminated", "self.terminated[i] = state, terminated"),
-        ("learning begins one step early", "if step <= warmup:  # beyond the slide: no learning yet", "if step < warmup:"),
+        ("the next state stored is the state", "R.store(state, action, reward, next_state, terminated)", "R.store(state, action, reward, state, terminated)"),
+        ("learning begins one step early", "if step <= warmup:  # beyond the slide: nothing is learned", "if step < warmup:  # nothing is learned"),
         ("the learning actor in the target", "target_actor(next_state_i)", "actor(next_state_i)"),
         # of the older list
         ("the actor descends Q", "(-J).backward(", "J.backward("),
         ("gamma forgotten", "reward_i + gamma * (1", "reward_i + (1"),
         ("bootstrap through a terminal state", "gamma * (1 - terminated_i) * next_value", "gamma * next_value"),
-        ("soft update the wrong way round", "(theta_target, theta, tau)", "(theta, theta_target, tau)"),
-        ("the targets never move", "torch._foreach_lerp_(theta_target, theta, tau)", "pass"),
+        ("soft update the wrong way round", "zip(theta_target, theta, strict=True)", "zip(theta, theta_target, strict=True)"),
+        ("the targets never move", "p_target.lerp_(p, tau)", "pass"),
         ("no target critic", "target_critic(next_state_i, target", "critic(next_state_i, target"),
         ("only the critic's target moves", "theta_target = [*target_critic.parameters(), *target_actor.parameters()]", "theta_target = [*target_critic.parameters(), *copy.deepcopy(target_actor).parameters()]"),
         ("the actor learns from old actions", "J = critic(state_i, actor(state_i)).mean()", "J = critic(state_i, action_i + 0 * actor(state_i)).mean()"),
         ("critic's gradients pile up", "critic_optimizer.zero_grad()", "pass"),
         ("the actor's sum", "actor(state_i)).mean()", "actor(state_i)).sum()"),
         ("OU drifts away", "-0.15 * self.value", "0.15 * self.value"),
+        # for what is new since
+        ("state and next state of a minibatch are exchanged", "state_i, action_i, reward_i, next_state_i, terminated_i =", "next_state_i, action_i, reward_i, state_i, terminated_i ="),
+        ("actor and critic get each other's step size", "torch.optim.Adam(critic.parameters(), lr=beta", "torch.optim.Adam(critic.parameters(), lr=alpha"),
+        ("y_i is (batch, batch)", "y = reward_i + gamma", "y = reward_i.squeeze(1) + gamma"),
+        # of a third list, written without looking at the tests
+        ("stored is capped at the capacity: a full memory overwrites its first place", "self.stored += 1", "self.stored = min(self.stored + 1, len(self.columns[0]))"),
     ],
     "a3c.py": [
         ("all workers draw the same actions", "torch.manual_seed(seed + 1000 * rank)", "torch.manual_seed(seed)"),
@@ -168,7 +211,7 @@ BUGS = {
         ("T is one worker's count", "self.steps.sum().item()", "self.steps.max().item()"),
         ("theta is not shared", "theta.clone().share_memory_()", "theta.clone()"),
         ("train() returns the weights it began with", "vector_to_parameters(shared.theta, model.parameters())", "vector_to_parameters(parameters_to_vector(model.parameters()), model.parameters())"),
-        ("gamma does not reach the workers", "gamma=gamma, alpha=alpha)", "gamma=0.99, alpha=alpha)"),
+        ("gamma does not reach the workers", "t_max=t_max, gamma=gamma", "t_max=t_max, gamma=0.99"),
         ("each worker has a budget of its own", "shared.T > steps or", "shared.steps[rank] > steps or"),
         ("a worker goes on after the end", "shared.T > steps or shared.stop:", "shared.T > steps:"),
         ("Adam's second mean without correction", "self.v / (1 - 0.999**n)", "self.v / 1"),
@@ -190,6 +233,15 @@ BUGS = {
         ("t_max off by one", "t - t_start == t_max:", "t - t_start == t_max - 1:"),
         ("T counts double", "shared.steps[rank] += 1", "shared.steps[rank] += 2"),
         ("value loss forgotten", "loss = policy_loss + value_loss", "loss = policy_loss"),
+        # for what is new since
+        ("shared.stop lies in one process only", "torch.zeros(1, dtype=torch.bool).share_memory_()", "torch.zeros(1, dtype=torch.bool)"),
+        ("another shared.stop than the workers look at", "shared.stop[0] = bool(", "shared.stop = bool("),
+        # of a third list, written without looking at the tests
+        ("Adam's means lie in one process only", "torch.zeros(2, len(theta)).share_memory_()", "torch.zeros(2, len(theta))"),
+        ("the length of the last stretch in place of the episode's", "info[\"episode\"][\"l\"])\n            state", "t - t_start)\n            state"),
+        ("off by one: a sequence has t_max + 1 steps", "t - t_start == t_max:", "t - t_start > t_max:"),
+        ("Ctrl-C on the terminal kills the workers", "signal.signal(signal.SIGINT, signal.SIG_IGN)", "signal.signal(signal.SIGINT, signal.SIG_DFL)"),
+        ("Box actions are clipped as if bounds were symmetric", "a.clip(box.low, box.high)", "a.clip(-box.high, box.high)"),
     ],
     "ppo.py": [
         ("an epoch too few", "for _ in range(epochs):", "for _ in range(epochs - 1):"),
@@ -217,6 +269,12 @@ BUGS = {
         ("gradients pile up", "optimizer.zero_grad()", "pass  # gradients pile up"),
         ("one epoch", "for _ in range(epochs):", "for _ in range(1):"),
         ("loss of sum", "kl_divergence(old(s[j]), pi)).mean()", "kl_divergence(old(s[j]), pi)).sum()"),
+        # for what is new since
+        ("beta doubles wherever it does not halve", "elif d > 1.5 * d_targ:", "else:"),
+        # of a third list, written without looking at the tests
+        ("theta_old is replaced before d is measured", "        with torch.no_grad():\n            d = kl_divergence(", "        old.load_state_dict(policy.state_dict())\n        with torch.no_grad():\n            d = kl_divergence("),
+        ("minibatches hold the first T of the NT samples only", "torch.randperm(len(s)).split(batch)", "torch.randperm(horizon).split(batch)"),
+        ("--clip: the clipped term alone", "L = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()", "L = (ratio.clamp(1 - clip, 1 + clip) * A_j).mean()"),
     ],
     "common/runs.py": [
         ("solved before the window is full", "len(recent) == self.window and mean", "mean"),
@@ -243,6 +301,10 @@ BUGS = {
         ("steps of an unfinished episode are lost", "steps = max(steps, self.budget[\"steps\"])", "steps = steps"),
         ("run.json: solved under wrong names", "zip(COLUMNS, progress.solved, strict=True)", "zip(COLUMNS[::-1], progress.solved, strict=True)"),
         ("--literal: the first of several flags counts", "[-1:] == [\"--literal\"]", "[:1] == [\"--literal\"]"),
+        # of a third list, written without looking at the tests
+        ("--load forgets the saved --env-kwargs", "flags.env, flags.env_kwargs = saved[\"env\"], saved[\"env_kwargs\"]", "flags.env = saved[\"env\"]"),
+        ("loading weights may execute code", "torch.load(path, weights_only=True)", "torch.load(path, weights_only=False)"),
+        ("returns.csv's header: return and length exchanged", "\"seconds\", \"return\", \"length\")", "\"seconds\", \"length\", \"return\")"),
     ],
     "common/envs.py": [
         ("Pendulum's window is 100", "(-200.0, 20)", "(-200.0, 100)"),
@@ -255,6 +317,10 @@ BUGS = {
         ("images are transposed", "image[s // columns * n :, s % columns * n :]", "image[s % columns * n :, s // columns * n :]"),
         ("half of the memory is counted", "memory * 2 * 4", "memory * 4"),
         ("Taxi's threshold", "reward_threshold=8", "reward_threshold=7"),
+        # of a third list, written without looking at the tests
+        ("Maze: a hell is in the wrong place for any size but 4", "ends = {paradise - size: -1.0,", "ends = {paradise - 4: -1.0,"),
+        ("GridWorld: up moves down, and down moves up", "((0, 1), (0, -1), (-1, 0), (1, 0))", "((0, 1), (0, -1), (1, 0), (-1, 0))"),
+        ("GridWorld: an episode may start in a terminal corner", "list(range(1, 15))", "list(range(1, 16))"),
     ],
     "common/plotting.py": [
         ("arrows point up for down", "ax.quiver(x, y, right, down,", "ax.quiver(x, y, right, -down,"),
@@ -273,6 +339,8 @@ BUGS = {
         ("clips run at half speed", "duration=1000 / fps", "duration=2000 / fps"),
         ("the random policy's arrows under the greedy title", "panels = {\"random policy\": every} | panels", "panels |= {\"random policy\": every}"),
         ("values of the greedy policy are printed wrongly", "f\"{value:.2f}\"", "f\"{-value:.2f}\""),
+        # of a third list, written without looking at the tests
+        ("a comparison begins where its first run has a return", "start, end = max(steps[0] for steps, _ in pairs),", "start, end = min(steps[0] for steps, _ in pairs),"),
     ],
     "docs/plane.py": [
         ("the plane is transposed", "np.reshape(numbers, (points, points))", "np.reshape(numbers, (points, points)).T"),
@@ -331,17 +399,41 @@ def run_tests(tree: Path, file: str, bug: bool) -> str:
     return next(failed, f"(ended with status {os.waitstatus_to_exitcode(status)})")
 
 
-def by_hand(files: list[str], only: str) -> list[tuple]:
-    """The bugs of the list: (file, what, the file's text with the bug in it)."""
-    found = []
+def names(code: types.CodeType) -> set[str]:
+    """The names that some compiled code takes from its module, or from Python itself."""
+    found = {
+        i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
+    return found.union(*(names(c) for c in code.co_consts if isinstance(c, types.CodeType)))
+
+
+def check(files: list[str]) -> list[str]:
+    """What is wrong with the list: a piece that its file does not hold exactly once, a bug that is
+    no Python or that any run would find since it uses a name that is gone, one that is there twice.
+    """
+    wrong, seen = [], set()
     for file in files:
         text = (ROOT / file).read_text()
+        known = names(compile(text, file, "exec")) | set(dir(builtins))
         for what, old, new in BUGS[file]:
+            changed = text.replace(old, new)
             if text.count(old) != 1:
-                raise SystemExit(f"{file} holds {old!r} {text.count(old)} times: mend that entry")
-            if only in what:
-                found.append((file, what, text.replace(old, new)))
-    return found
+                wrong.append(f"{file} holds {old!r} {text.count(old)} times: {what}")
+            elif changed in seen:
+                wrong.append(f"{file}: twice in the list: {what}")
+            elif unknown := names(compile(changed, file, "exec")) - known:
+                wrong.append(f"{file} does not know {', '.join(unknown)}: {what}")
+            seen.add(changed)
+    return wrong
+
+
+def by_hand(files: list[str], only: str) -> list[tuple]:
+    """The bugs of the list: (file, what, the file's text with the bug in it)."""
+    if wrong := check(files):
+        raise SystemExit("mend these entries:\n" + "\n".join(wrong))
+    texts = {file: (ROOT / file).read_text() for file in files}
+    bugs = ((file, *bug) for file in files for bug in BUGS[file])
+    return [(f, what, texts[f].replace(old, new)) for f, what, old, new in bugs if only in what]
 
 
 def by_tool(files: list[str], number: int, seed: int) -> list[tuple]:
@@ -397,10 +489,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="*", help=" ".join(BUGS))
     parser.add_argument("--only", default="", help="only bugs whose description holds this")
+    parser.add_argument("--check", action="store_true", help="only look whether each entry fits")
     parser.add_argument("--tool", type=int, default=0, help="how many changes cosmic-ray makes")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     given = parser.parse_args()
     files = given.files or list(BUGS)
+    if given.check:
+        wrong = check(files)
+        print("\n".join(wrong) or f"{sum(len(BUGS[file]) for file in files)} bugs, all fit")
+        return bool(wrong)
     bugs = by_tool(files, given.tool, given.seed) if given.tool else by_hand(files, given.only)
 
     import gymnasium, imageio.v3, matplotlib.figure, PIL.Image, pytest, torch, tqdm, tyro  # noqa

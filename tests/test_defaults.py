@@ -880,11 +880,12 @@ def test_a3c_a_worker_ends_when_the_others_are_told_to():
 def test_a3c_what_reaches_the_workers_and_what_comes_back(monkeypatch, workers):
     """Each of them gets its rank, the settings of train(), and the same shared state. Their
     episodes come back in order, and train() returns what they made of theta."""
-    given, heard = [], []
+    given, heard, stops = [], [], []
     arguments = SETTINGS | dict(workers=workers)
 
     def worker(rank, make_env, shared, report, **settings):
         given.append((rank, make_env, shared, settings))
+        stops.append(shared.stop)
         shared.theta.fill_(0.5)
         shared.steps[rank] += 10
         report(10.0 * rank, 1 + rank)
@@ -919,7 +920,9 @@ def test_a3c_what_reaches_the_workers_and_what_comes_back(monkeypatch, workers):
     # With one worker T is that of the moment; of others' episodes main hears a little later.
     assert {e[2] for e in heard} == {10 * workers}
     assert returns == [episode[0] for episode in episodes]
-    assert shared.stop == (len(heard) == 4)
+    # The tensor that the workers look at, in shared memory, and no other in its place.
+    assert all(stop is shared.stop for stop in stops) and shared.stop.is_shared()
+    assert shared.stop.tolist() == [len(heard) == 4]
 
 
 def test_a3c_workers_leave_ctrl_c_to_the_main_process(monkeypatch):

@@ -122,8 +122,9 @@ def test_ddpg_swings_the_pendulum_up():
 
 
 def test_a3c_balances_the_pole():
-    """One worker, whose result is the same every time; several are started in test_faults.py."""
-    improves(a3c.train(cartpole, steps=40_000, workers=1)[-1], above=100)
+    """One worker, whose result is the same every time; several are started in test_faults.py.
+    Seeds 0 to 9: 180 to 251."""
+    improves(a3c.train(cartpole, steps=10_000, workers=1)[-1], above=100)
 
 
 def test_ppo_balances_the_pole():

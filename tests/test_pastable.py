@@ -16,7 +16,7 @@ ALL = [*SCRIPTS, "rlhf"]
 # What a student types below the pasted script.
 MADE = "import gymnasium as gym\n*_, returns = train(gym.make('{}'), steps={})\n"
 PASTED = {
-    "qlearning_table": MADE.format("Taxi-v4", 3_000),
+    "qlearning_table": MADE.format("CliffWalking-v1", 5_000),
     "dqn": MADE.format("CartPole-v1", 1_500),
     "reinforce": MADE.format("CartPole-v1", 1_500),
     "actor_critic": MADE.format("CartPole-v1", 1_500),
