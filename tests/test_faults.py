@@ -179,7 +179,8 @@ BOXES = {
 CONTINUOUS = {
     "reinforce": dict(steps=400),
     "a3c": dict(steps=400, workers=1),
-    "ppo": dict(steps=12_000, n_envs=20, horizon=300, epochs=1, alpha=1e-6),  # its spread begins smaller
+    # its spread begins smaller
+    "ppo": dict(steps=12_000, n_envs=20, horizon=300, epochs=1, alpha=1e-6),
     "ddpg": dict(steps=400, warmup=200, batch=16, sigma=0.5),
 }
 
