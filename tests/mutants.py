@@ -105,7 +105,7 @@ BUGS = {
         # for what is new since
         ("rewards are scaled under --literal, too", "n_steps=1, scale_rewards=False)", "n_steps=1)"),
         ("rewards are scaled twice", "max(1 - gamma, 1e-3) * float(r)", "max(1 - gamma, 1e-3) ** 2 * float(r)"),
-        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
+        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "prepare(gym.wrappers.TransformReward(env.unwrapped, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
         ("with gamma = 1 all rewards are 0", "max(1 - gamma, 1e-3) * float(r)", "(1 - gamma) * float(r)"),
         ("the columns of state and next state are exchanged", "transition = state, action, total, next_state, terminated, gamma_n", "transition = next_state, action, total, state, terminated, gamma_n"),
         ("terminated and gamma^n are exchanged", "terminated_j, gamma_j = D.sample", "gamma_j, terminated_j = D.sample"),
@@ -138,7 +138,7 @@ BUGS = {
         # for what is new since
         ("rewards are scaled under --literal, too", "scale_rewards=False, ", ""),
         ("rewards are scaled always", "if scale_rewards:", "if True:"),
-        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "gym.wrappers.RecordEpisodeStatistics(gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
+        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "prepare(gym.wrappers.TransformReward(env.unwrapped, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
         ("with gamma = 1 all rewards are 0", "max(1 - gamma, 1e-3) * float(r)", "(1 - gamma) * float(r)"),
         ("V keeps its last axis: v - V is (T-1, T-1)", "nn.Linear(hidden, 1), flat)", "nn.Linear(hidden, 1))"),
         # of a third list, written without looking at the tests

@@ -136,13 +136,14 @@ def test_dqn_semi_gradient(recorders, tau, scaled):
     between; with tau = 1 it is Q itself. To the letter, and with rewards scaled by 1 - gamma."""
     env = Walk(length=2)
     what = dict(train_every=1, n_steps=1) if scaled else dict(literal=True)
-    dqn.train(env, steps=4, gamma=GAMMA, alpha=1e-5, memory=1, batch=1, tau=tau, **what)
+    dqn.train(env, steps=4, gamma=GAMMA, alpha=1e-3, memory=1, batch=1, tau=tau, **what)
     (recorder,) = recorders
-    assert recorder.rates == [1e-5]
+    assert recorder.rates == [1e-3]
     target = [p.clone() for p in recorder.steps[0][0]]  # theta' begins as theta
     for i, (s, a, r, s2, terminated, _) in enumerate(env.log):
         theta, found = recorder.steps[i]
-        if i > 0:  # after each step: theta' <- tau theta + (1 - tau) theta'
+        if i > 0:  # theta has made its step; then theta' <- tau theta + (1 - tau) theta'
+            same(theta, [t - 1e-3 * g for t, g in zip(*recorder.steps[i - 1], strict=True)])
             target = [tau * new + (1 - tau) * old for new, old in zip(theta, target, strict=True)]
         online, slow = (
             load(dqn.QNetwork(3, 2, 128), theta),
