@@ -245,7 +245,7 @@ def prepare(env) -> gym.Env:
 
 
 # The slide and nothing else, with a step size that suits it and the paper's minibatch of 32.
-LITERAL = dict(alpha=1e-4, epsilon_decay=0, batch=32, train_every=1, n_steps=1, scale_rewards=False)
+LITERAL = dict(alpha=1e-3, epsilon_decay=0, batch=32, train_every=1, n_steps=1, scale_rewards=False)
 
 
 def literally(env, *, literal: bool = False, **given):
