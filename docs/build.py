@@ -60,7 +60,7 @@ class Page:
     source: str = ""  # of the pseudocode
     pseudocode: list[tuple[str, int, str]] = field(default_factory=list)  # tag, level, text
     notes: list[str] = field(default_factory=list)
-    departures: list[tuple[str, str]] = field(default_factory=list)  # flag, what is off without it
+    departures: list[tuple[str, str]] = field(default_factory=list)  # flag, what it turns off
     commands: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
 
@@ -80,6 +80,8 @@ def read_docstring(text: str) -> Page:
             )
         elif joined.startswith("Beyond the slide"):
             part = "departures"
+            if joined.startswith("Beyond the slide:"):  # nothing, and why
+                page.notes.append(joined)
         elif joined in ("Try", "References"):
             part = joined
         elif not lines[0].startswith(" "):
@@ -95,7 +97,7 @@ def read_docstring(text: str) -> Page:
                     page.pseudocode[-1] = tag, level, before + "\n" + line.strip()
         elif part == "departures":
             for line in lines:
-                if match := re.fullmatch(r" {4}(--\S.*?) +off: +(.*)", line):
+                if match := re.fullmatch(r" {4}(--\S+(?: [\d.]+)?) +([A-Z].*)", line):
                     page.departures.append((match[1], match[2]))
                 else:
                     flag, before = page.departures[-1]
@@ -225,9 +227,8 @@ def chunks(source: str, tree: ast.Module) -> list[Chunk]:
             chunk.needs |= {
                 bound[name] for name in names if name in bound and found[bound[name]] is not chunk
             }
-            chunk.imports |= {imported[name] for name in names if name in imported} | {
-                imported["annotations"]
-            }
+            names.add("annotations")  # from __future__, where a script has it
+            chunk.imports |= {imported[name] for name in names if name in imported}
     for _ in found:  # what is needed by what is needed
         for chunk in found:
             for i in list(chunk.needs):
