@@ -204,9 +204,12 @@ def short(value, inside: str = ""):
     if isinstance(value, np.ndarray):
         if value.dtype == object:
             return None
+        shape = list(value.shape)
+        if shape[1:] == [1]:  # a column: its entries are numbers, not vectors of one
+            value = value[:, 0]
         if value.size <= WHOLE:
             return [short(entry) for entry in value]
-        return {"shape": list(value.shape), "first": [short(entry) for entry in value[:FIRST]]}
+        return {"shape": shape, "first": [short(entry) for entry in value[:FIRST]]}
     if isinstance(value, torch.nn.Module):
         return f"{sum(p.numel() for p in value.parameters()):,} weights"
     if isinstance(value, torch.distributions.Distribution):
