@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import signal
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -627,3 +628,46 @@ def test_the_flags_of_train_are_all_there():
     keywords = inspect.signature(train).parameters.values()
     expected = {p.name: p.default for p in keywords if p.kind is p.KEYWORD_ONLY}
     assert hyperparameters == {k: v for k, v in expected.items() if k != "on_episode"}
+
+
+# ---------------------------------------------------------------------------------------- watching
+
+
+def test_three_other_episodes_are_watched(monkeypatch):
+    """Each from a seed of its own, which is not that of the evaluation, until the window closes."""
+    pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    seen = []
+
+    def play(env, policy, *, seed, watch=None, **_):
+        seen.append((env.unwrapped.render_mode, seed, watch is runs.window_closed))
+        return [(1.0, 1, True)]
+
+    monkeypatch.setattr(runs, "play", play)
+    assert run("--seed", 7, "--no-save", "--render") == 0
+    evaluated, *watched = seen
+    assert evaluated == (None, 1_000_007, False)
+    assert [entry[1:] for entry in watched] == [(8, True), (9, True), (10, True)]
+
+
+@pytest.mark.parametrize("flag", [["--render"], ["--record", "clip.gif"]])
+def test_what_cannot_be_drawn_is_refused_before_training(flag, monkeypatch, capsys):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(World, "render", lambda world: None)
+    EPISODES[:] = [(lambda: pytest.fail("it trained"), 1.0, 1, 1)]
+    assert run(*flag) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert flag[0] in line and "World-v0" in line and not Path("runs").exists()
+
+
+@pytest.mark.parametrize("env_id, lines", [("Treasure-v0", 1), ("Maze-v0", 4)])
+def test_on_a_terminal_a_state_is_drawn_over_the_one_before(env_id, lines, monkeypatch, capsys):
+    shown = runs.Shown(envs.make(env_id, render_mode="ansi"))
+    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown.reset(seed=0)
+    text = shown.render()
+    assert len(text.splitlines()) == lines
+    assert capsys.readouterr().out == f"{text}\n\x1b[{lines}A\x1b[J"
+    shown.step(1)
+    assert capsys.readouterr().out == f"{shown.render()}\n\x1b[{lines}A\x1b[J"
