@@ -290,6 +290,25 @@ def test_a_memory_that_does_not_fit_is_refused():
             envs.check_memory(env, 10**15)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the free memory is read on Linux only")
+def test_the_memory_that_is_suggested_fits():
+    env = dqn.prepare(envs.make("CartPole-v1"))
+    with pytest.raises(envs.BadInput, match="try --memory") as error:
+        envs.check_memory(env, 10**12)
+    envs.check_memory(env, int(str(error.value).split("try --memory ")[1].split()[0]))
+
+
+def test_shapes_stand_in_the_middle_of_their_cells():
+    """Each looks the same from all sides, and leaves the corners of its cell to the ground."""
+    env = gym.make("Maze-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    n, image = 64, env.render()
+    for row, column in [(0, 0), (1, 2), (2, 1), (2, 2)]:  # the explorer, two hells, paradise
+        cell = image[row * n :, column * n :][1 : n - 1, 1 : n - 1]  # without the grid's lines
+        assert np.array_equal(cell, cell[::-1]) and np.array_equal(cell, cell[:, ::-1])
+        assert (cell[0, 0] == envs.WHITE).all() and not (cell[n // 2, n // 2] == envs.WHITE).all()
+
+
 def test_solved_at():
     assert envs.solved_at("CartPole-v1") == (475, 100)
     assert envs.solved_at("Pendulum-v1") == (-200, 20)
