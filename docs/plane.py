@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for common and the scripts
 
-from common import plotting, runs
+from common import envs, plotting, runs
 from common.envs import BadInput
 
 Look = Callable[[object], tuple]  # observation -> (greedy action, value or None)
@@ -96,7 +96,10 @@ def loaded(folder: Path) -> tuple[runs.Run, runs.Greedy]:
         BadInput: the folder holds no such run.
     """
     try:
-        script = importlib.import_module(json.loads((folder / "run.json").read_text())["script"])
+        name = json.loads((folder / "run.json").read_text())["script"]
+        if name not in sum(envs.TAKERS.values(), ()):  # no other module is imported
+            raise KeyError(name)
+        script = importlib.import_module(name)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BadInput(f"{folder}: no run.json of a script of this project") from error
     # What is greedy, and its value, stand in the script's main().

@@ -288,7 +288,6 @@ BAD_NUMBERS = {
     "n_steps": ["0"],
     "tau": ["0", "1.1"],
     "sigma": ["-1"],
-    "noise_decay": ["-1"],
     "t_max": ["0"],
     "workers": ["0"],
     "n_envs": ["0"],

@@ -56,6 +56,10 @@ def test_a_plane_of_what_was_learned(script, capsys):
 def test_planes_that_cannot_be_drawn(capsys):
     assert plane.main(["out"]) == 2 and "FOLDER" in capsys.readouterr().err
     assert plane.main(["nowhere", "p.png"]) == 2 and "nowhere" in capsys.readouterr().err
+    Path("other").mkdir()
+    Path("other/run.json").write_text('{"script": "antigravity"}')  # a file names no module
+    assert plane.main(["other", "p.png"]) == 2 and "other" in capsys.readouterr().err
+    assert "antigravity" not in sys.modules
     assert run("dqn", "--env", "Acrobot-v1", "--steps", "600", "--out", "out") == 0
     assert plane.main(["out", "p.png"]) == 2 and "Acrobot-v1" in capsys.readouterr().err
 
