@@ -1,8 +1,8 @@
 """The lecture's environments, and `make(id)`, which opens any environment or says what is wrong.
 
-Importing this module registers `Treasure-v0`, `GridWorld-v0` and `Maze-v0` with Gymnasium;
-elsewhere `gymnasium.make("common.envs:Maze-v0")` opens them. All three are finite MDPs and carry
-their transition table `P`.
+Importing this module registers `Treasure-v0`, `GridWorld-v0`, `Maze-v0` and `MiniPong-v0` with
+Gymnasium; elsewhere `gymnasium.make("common.envs:Maze-v0")` opens them. The first three are finite
+MDPs and carry their transition table `P`; MiniPong shows images.
 """
 
 from __future__ import annotations
@@ -179,10 +179,87 @@ class Maze(FiniteMDP):
         super().__init__((size, size), ends, [0], render_mode)
 
 
+class MiniPong(gym.Env):
+    """The lecture's Pong on 12x10 pixels: the agent has the right paddle, +1 or -1 for a point.
+
+    Observation: the image, uint8, shape (12, 10, 1): paddles of 4 pixels and a ball, 255 on 0. The
+    ball moves one pixel down or up and one sideways in each step, and comes off the upper half of a
+    paddle upwards, off the lower half downwards. It is served from the middle towards the agent, at
+    a random height. In each step the agent's paddle moves one pixel UP or DOWN, the opponent's with
+    probability `skill` one pixel towards the ball. A perfect player wins all points.
+
+    Args:
+        points: an episode ends when one side has won so many.
+        skill: of the opponent, in [0, 1].
+        render_mode: None, "ansi" or "rgb_array".
+    """
+
+    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
+    rows, columns, paddle, action_names = 12, 10, 4, ("up", "down")
+
+    def __init__(self, points: int = 1, skill: float = 0.5, render_mode: str | None = None):
+        if points < 1 or not 0 <= skill <= 1:
+            raise BadInput(f"points {points}, skill {skill}: at least 1 point, skill in [0, 1]")
+        self.points, self.skill, self.render_mode = points, skill, render_mode
+        self.observation_space = Box(0, 255, (self.rows, self.columns, 1), np.uint8)
+        self.action_space = Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        """Start a game, paddles in the middle. Returns (image, info)."""
+        super().reset(seed=seed)
+        self.score = {-1: 0, 1: 0}  # of the left side, the opponent's, and the right side
+        self.top = dict.fromkeys(self.score, (self.rows - self.paddle) // 2)
+        self._serve()
+        return self._image(), {}
+
+    def _serve(self) -> None:
+        self.y, self.x = int(self.np_random.integers(self.rows)), self.columns // 2
+        self.down, self.right = int(self.np_random.choice([-1, 1])), 1
+
+    def _move(self, side: int, down: int) -> None:
+        self.top[side] = min(max(self.top[side] + down, 0), self.rows - self.paddle)
+
+    def step(self, action):
+        """Move paddles, then the ball. Returns (image, reward, terminated, truncated, info)."""
+        self._move(1, 1 if action else -1)
+        if self.np_random.random() < self.skill:
+            self._move(-1, 1 if self.y > self.top[-1] + (self.paddle - 1) / 2 else -1)
+        if not 0 <= self.y + self.down < self.rows:  # off the wall
+            self.down = -self.down
+        self.y, self.x, side, reward = self.y + self.down, self.x + self.right, self.right, 0
+        if self.x in (0, self.columns - 1):  # it has come to the paddle of this side
+            hit = self.y - self.top[side]
+            self.down, self.right = 1 if hit >= self.paddle / 2 else -1, -side
+            if not 0 <= hit < self.paddle:
+                reward = -side
+                self.score[-side] += 1
+        image, done = self._image(), max(self.score.values()) == self.points
+        if reward and not done:
+            self._serve()
+        return image, float(reward), done, False, {}
+
+    def _image(self) -> np.ndarray:
+        image = np.zeros(self.observation_space.shape, np.uint8)
+        for side, top in self.top.items():
+            image[top : top + self.paddle, -(side > 0)] = 255
+        image[self.y, self.x] = 255
+        return image
+
+    def render(self):
+        """The present image in the chosen render_mode: a string, or 16 pixels for each of its."""
+        image = self._image()[..., 0]
+        if self.render_mode == "ansi":
+            return "\n".join("".join("#" if pixel else "." for pixel in row) for row in image)
+        large = np.repeat(np.kron(image, np.ones((16, 16), np.uint8))[..., None], 3, axis=2)
+        return large if self.render_mode == "rgb_array" else None
+
+
 # The time limit ends a policy that walks in circles; a learning agent arrives long before it.
 gym.register("Treasure-v0", entry_point="common.envs:Treasure", max_episode_steps=1000)
 gym.register("GridWorld-v0", entry_point="common.envs:GridWorld", max_episode_steps=200)
 gym.register("Maze-v0", entry_point="common.envs:Maze", max_episode_steps=200)
+pong = dict(entry_point="common.envs:MiniPong", max_episode_steps=1000)
+gym.register("MiniPong-v0", reward_threshold=0.8, **pong)  # 90 % of the points
 
 # Course notes name Taxi-v3. Gymnasium 1.3 renamed it to Taxi-v4, which differs only in options.
 if "Taxi-v3" not in gym.registry:
@@ -226,6 +303,27 @@ def name_of(env: gym.Env) -> str:
     return env.spec.id if env.spec else type(env.unwrapped).__name__
 
 
+def phi(env: gym.Env) -> gym.Env:
+    """The lecture's phi, if an environment shows images; any other stays as it is.
+
+    Atari: AtariPreprocessing (grey, 84x84, an action repeated 4 times, up to 30 no-ops). Then the
+    last 4 images, channels first, uint8: (4 * channels, height, width).
+    """
+    if hasattr(env.unwrapped, "ale") and len(env.observation_space.shape) == 3:
+        env = gym.wrappers.AtariPreprocessing(env)
+    space = env.observation_space
+    images = (
+        isinstance(space, Box) and space.dtype in (np.uint8, bool) and len(space.shape) in (2, 3)
+    )
+    if not images or min(space.shape[:2]) < 5:  # too small for a filter: a vector, as any other
+        return env
+    env = gym.wrappers.FrameStackObservation(env, 4)  # (4, height, width), perhaps with channels
+    shape = (4 * math.prod(space.shape[2:]), *space.shape[:2])
+    white = np.uint8(255 if space.dtype == bool else 1)  # the networks divide by 255
+    see = lambda x: np.moveaxis(x.reshape(4, *shape[1:], -1), 3, 1).reshape(shape) * white
+    return gym.wrappers.TransformObservation(env, see, Box(0, 255, shape, np.uint8))
+
+
 def make(env_id: str, *, stop=None, **options) -> gym.Env:
     """Open a Gymnasium environment, or one of ours, by its id.
 
@@ -243,19 +341,27 @@ def make(env_id: str, *, stop=None, **options) -> gym.Env:
             message says what to do.
     """
     if env_id.startswith("ALE/"):
-        env_id = f"ale_py:{env_id}"  # this package registers them
+        # This package registers them. frameskip: phi repeats the actions.
+        env_id, options = f"ale_py:{env_id}", {"frameskip": 1} | options
     name = env_id.split(":")[-1]
+    if env_id.startswith("MinAtar/") and env_id not in gym.registry:
+        with contextlib.suppress(ImportError):
+            import minatar.gym
+
+            minatar.gym.register_envs()
     try:
         with warnings.catch_warnings():
             # The user asked for an older version, or for a window that Gymnasium makes itself.
             warnings.filterwarnings("ignore", ".*(out of date|HumanRendering).*")
             # The passive checker looks at every single step; the tests call check_env instead.
-            return Guard(gym.make(env_id, disable_env_checker=True, **options), stop)
+            return Guard(phi(gym.make(env_id, disable_env_checker=True, **options)), stop)
     except Exception as error:  # whatever an environment does with its options
         why = first_line(error)
         if isinstance(error, ModuleNotFoundError):
             missing = getattr(error.__cause__ or error, "name", None)
             why = f"there is no module {missing!r}: pip install {missing}, or check the id"
+        elif "Namespace MinAtar not found" in why:
+            why = "pip install minatar"
         elif isinstance(error, gym.error.UnregisteredEnv) or not name:
             near = difflib.get_close_matches(name, gym.registry) or ["CartPole-v1", "Maze-v0"]
             why = f"there is none of this name; try {', '.join(near)}"
@@ -306,13 +412,14 @@ def check_memory(prepared: gym.Env, memory: int) -> None:
     """Refuse a replay memory that does not fit into this machine.
 
     Args:
-        prepared: the environment as the script prepares it.
-        memory: the capacity in transitions, each with two states of float32 numbers.
+        prepared: the environment as the script prepares it: float32 vectors, or uint8 images.
+        memory: the capacity in transitions, with a state each, and for vectors at most two.
 
     Raises:
         BadInput: naming its size and the flag.
     """
-    needed = memory * 2 * 4 * math.prod(prepared.observation_space.shape)
+    space = prepared.observation_space
+    needed = memory * math.prod(space.shape) * (1 if space.dtype == np.uint8 else 2 * 4)
     with contextlib.suppress(OSError):  # there is no such file on macOS and Windows
         text = Path("/proc/meminfo").read_text()
         free = int(re.search(r"MemAvailable:\s+(\d+) kB", text)[1]) * 1024
