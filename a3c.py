@@ -74,7 +74,7 @@ def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, 
     torch.set_num_threads(1)  # one core for each worker
     torch.manual_seed(seed + 1000 * rank)  # each worker draws other actions and sees other states
     env = prepare(make_env)
-    model = Model(env.observation_space.shape[0], env.action_space, hidden)
+    model = Model(env.observation_space.shape, env.action_space, hidden)
     parameters = list(model.parameters())
     # Only the first reset gets the seed. If each did, all episodes would start in the same way.
     state, _ = env.reset(seed=seed + 1000 * rank)
@@ -189,7 +189,7 @@ def train(
     torch.manual_seed(seed)
     make_env = make_env.spec.make if isinstance(make_env, gym.Env) else make_env
     env = prepare(make_env)
-    model = Model(env.observation_space.shape[0], env.action_space, hidden)
+    model = Model(env.observation_space.shape, env.action_space, hidden)
     env.close()
     shared, returns = Shared(parameters_to_vector(model.parameters()).detach(), workers), []
 
@@ -210,26 +210,49 @@ def train(
 class Model(nn.Module):
     """pi(a|s; theta), a softmax over Discrete or a Gaussian over Box actions, and V(s; theta_v)."""
 
-    def __init__(self, n_features: int, action_space: gym.Space, hidden: int):
+    def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.actor = nn.Sequential(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, n))
-        self.critic = nn.Sequential(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.actor = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        # Small weights at the end: at first no state prefers an action that nothing speaks for.
+        self.actor[-1].weight.data.mul_(0.01)
+        self.critic = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
         # that it stays positive.
         box = isinstance(action_space, gym.spaces.Box)
         self.log_std = nn.Parameter(torch.zeros(n)) if box else None
 
     def pi(self, states: torch.Tensor) -> Distribution:
-        """States (..., n_features) -> distribution whose log_prob is (...,)."""
+        """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
         outputs = self.actor(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
         return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)
 
     def V(self, states: torch.Tensor) -> torch.Tensor:
-        """States (..., n_features) -> values (...,)."""
+        """States (batch, *shape) -> values (batch,)."""
         return self.critic(states).squeeze(-1)
+
+
+class Trunk(nn.Sequential):
+    """The first layer, behind two convolutions if the states are images (channels, height, width).
+
+    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
+    2. For smaller images the first filter is smaller.
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int):
+        if len(shape) == 1:  # a vector
+            super().__init__(nn.Linear(shape[0], hidden))
+            return
+        stride = max(1, min(shape[1:]) // 20)
+        first, second = nn.Conv2d(shape[0], 16, 2 * stride, stride), nn.Conv2d(16, 32, 4, 2)
+        super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
+        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        return super().forward(states / 255 if states.dtype == torch.uint8 else states)
 
 
 class Shared:
@@ -287,11 +310,14 @@ def start_worker(rank: int, make_env, shared: Shared, episodes, settings: dict) 
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
+    Images, uint8 (channels, height, width), stay as they are.
     Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
     info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
-    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    seen = env.observation_space
+    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+        env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     space = env.action_space
     if isinstance(space, gym.spaces.Discrete):  # counted from 0, as the logits are
         start, counted = int(space.start), gym.spaces.Discrete(space.n)

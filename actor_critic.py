@@ -84,8 +84,10 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
     env, returns, step, transitions = prepare(env), [], 0, []
-    sizes = env.observation_space.shape[0], env.action_space.n, hidden
+    sizes = env.observation_space.shape, env.action_space.n, hidden
     actor, critic = Network(*sizes), Network(*sizes)  # logits of pi_theta, and Q_phi
+    # Small weights at the end: at first no state prefers an action that nothing speaks for.
+    actor[-1].weight.data.mul_(0.01)
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
 
@@ -161,20 +163,45 @@ def train(
 
 
 class Network(nn.Sequential):
-    """States (..., n_features) -> logits or values, one for each action: (..., n_actions)."""
+    """States (batch, *shape) -> logits or values, one for each action: (batch, n_actions)."""
 
-    def __init__(self, n_features: int, n_actions: int, hidden: int):
-        last = nn.Linear(hidden, n_actions)  # no activation after it: outputs can be any number
-        super().__init__(nn.Linear(n_features, hidden), nn.Tanh(), last)
+    def __init__(self, shape: tuple[int, ...], n_actions: int, hidden: int):
+        first, last = Trunk(shape, hidden), nn.Linear(hidden, n_actions)
+        super().__init__(first, nn.Tanh(), last)  # none after last: outputs can be any number
+
+
+class Trunk(nn.Sequential):
+    """The first layer, behind two convolutions if the states are images (channels, height, width).
+
+    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
+    2. For smaller images the first filter is smaller.
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int):
+        if len(shape) == 1:  # a vector
+            super().__init__(nn.Linear(shape[0], hidden))
+            return
+        stride = max(1, min(shape[1:]) // 20)
+        first, second = nn.Conv2d(shape[0], 16, 2 * stride, stride), nn.Conv2d(16, 32, 4, 2)
+        super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
+        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        return super().forward(states / 255 if states.dtype == torch.uint8 else states)
 
 
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
+    Images, uint8 (channels, height, width), stay as they are.
+
     At the end of an episode, info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
-    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    seen = env.observation_space
+    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+        env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     start, n = int(env.action_space.start), env.action_space.n  # actions are counted from 0 here
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
 

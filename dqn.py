@@ -49,6 +49,13 @@ Try
     python dqn.py --env Maze-v0 --gamma 0.9 --render
     python dqn.py --env LunarLander-v3
     python dqn.py --env CartPole-v1 --literal --tau 0.01
+    python dqn.py --env MinAtar/Breakout-v1
+
+In a notebook phi for Atari is two of Gymnasium's wrappers (import ale_py first):
+
+    env = gym.make("ALE/Breakout-v5", frameskip=1)
+    env = gym.wrappers.AtariPreprocessing(env)  # grey, 84x84, each action for 4 frames
+    q_network, returns = train(gym.wrappers.FrameStackObservation(env, 4))
 
 References
 
@@ -95,14 +102,14 @@ def train(
     rng, env, returns, step = np.random.default_rng(seed), prepare(env), [], 0
     if scale_rewards:  # beyond the slide; the returns that train() reports stay as they are
         env = gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))
-    n_features, n_actions = env.observation_space.shape[0], env.action_space.n
+    shape, n_actions = env.observation_space.shape, env.action_space.n
 
     # The last N transitions. When D is full, a new one replaces the oldest.
     # [1] Initialize replay memory D to capacity N
-    D = ReplayMemory(memory, n_features, n_steps, gamma)
+    D = ReplayMemory(memory, n_steps, gamma)
     # One output for each action: a single pass through the network gives all Q(s, .).
     # [2] Initialize action-value function Q with random weights
-    q_network = QNetwork(n_features, n_actions, hidden)
+    q_network = QNetwork(shape, n_actions, hidden)
     target_network = copy.deepcopy(q_network)  # Q with theta'; beyond the slide for tau < 1
     theta, theta_target = list(q_network.parameters()), list(target_network.parameters())
     optimizer = torch.optim.Adam(theta, lr=alpha, fused=True)  # fused: one call for all weights
@@ -110,8 +117,9 @@ def train(
     # M is `episodes`; `steps` is a second budget.
     # [3] for episode = 1, M do
     for episode in range(1, episodes + 1):
-        # The slide's s_t holds all images so far. phi takes the last observation alone, which is
-        # enough where the environment is Markov; `state` is phi_t, (n_features,).
+        # The slide's s_t holds all images so far. phi keeps of them what predicts the future: the
+        # last observation where the environment is Markov, the last 4 images of a game, since one
+        # does not show where the ball is going. `state` is phi_t: (n_features,), or (4, 84, 84).
         # Only the first reset gets the seed. If each did, all episodes would start in the same way.
         # [4] Initialise sequence s_1 = {x_1} and preprocessed sequence phi_1 = phi(s_1)
         state = phi(env.reset(seed=seed if episode == 1 else None)[0])
@@ -140,7 +148,7 @@ def train(
             # [8] Execute action a_t in emulator and observe reward r_t and image x_{t+1}
             x, reward, terminated, truncated, info = env.step(action)
             done = terminated or truncated
-            # As at [4]: phi takes the new observation alone.
+            # As at [4]: a vector, or the last 4 images, grey and small (the wrappers under `Try`).
             # [9] Set s_{t+1} = s_t, a_t, x_{t+1} and preprocess phi_{t+1} = phi(s_{t+1})
             next_state = phi(x)
             # D keeps `terminated`, for [12]. A time limit is not terminal: the task would have gone
@@ -153,7 +161,7 @@ def train(
                 continue
 
             # Consecutive transitions are correlated; a random minibatch mixes many episodes and
-            # policies. state_j, next_state_j: (batch, n_features); all others: (batch, 1).
+            # policies. state_j, next_state_j: (batch, *shape); all others: (batch, 1).
             # [11] Sample random minibatch of transitions (phi_j, a_j, r_j, phi_{j+1}) from D
             state_j, action_j, reward_j, next_state_j, terminated_j, gamma_j = D.sample(batch, rng)
             # 1 - terminated_j is 0 for a terminal phi_{j+1}: there y_j = r_j. gamma_j is gamma^n if
@@ -189,30 +197,51 @@ def train(
 
 
 def phi(observation: np.ndarray) -> torch.Tensor:
-    """Preprocess one observation. prepare() has made it a vector; the network takes a tensor."""
-    return torch.from_numpy(observation)
+    """Preprocess one observation: what the wrappers leave to do is to make a tensor, a copy."""
+    return torch.tensor(observation)
 
 
 class QNetwork(nn.Sequential):
-    """Q(s, .; theta): states (batch, n_features) -> a value for each action, (batch, n_actions)."""
+    """Q(s, .; theta): states (batch, *shape) -> a value for each action, (batch, n_actions)."""
 
-    def __init__(self, n_features: int, n_actions: int, hidden: int):
-        first, second = nn.Linear(n_features, hidden), nn.Linear(hidden, hidden)
+    def __init__(self, shape: tuple[int, ...], n_actions: int, hidden: int):
+        first, second = Trunk(shape, hidden), nn.Linear(hidden, hidden)
         last = nn.Linear(hidden, n_actions)  # no activation after it: a return can be any number
         super().__init__(first, nn.ReLU(), second, nn.ReLU(), last)
 
 
+class Trunk(nn.Sequential):
+    """The first layer, behind two convolutions if the states are images (channels, height, width).
+
+    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
+    2. For smaller images the first filter is smaller.
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int):
+        if len(shape) == 1:  # a vector
+            super().__init__(nn.Linear(shape[0], hidden))
+            return
+        stride = max(1, min(shape[1:]) // 20)
+        first, second = nn.Conv2d(shape[0], 16, 2 * stride, stride), nn.Conv2d(16, 32, 4, 2)
+        super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
+        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        return super().forward(states / 255 if states.dtype == torch.uint8 else states)
+
+
 class ReplayMemory:
-    """D: the last `capacity` transitions, in arrays that are allocated once.
+    """D: the last `capacity` transitions. States are kept as references: phi_{j+1} and the phi_j of
+    the next transition are one and the same tensor, so that each image is in memory once, as bytes.
 
     Each spans up to n steps of one episode: r_j + gamma r_{j+1} + ... + gamma^{n-1} r_{j+n-1} in
     place of r_j, phi_{j+n} in place of phi_{j+1}, gamma^n in place of gamma. n = 1: the slide.
     """
 
-    def __init__(self, capacity: int, n_features: int, n_steps: int, gamma: float):
-        # state, action, reward, next_state, terminated, gamma_n
-        widths = n_features, 1, 1, n_features, 1, 1
-        self.columns = [np.empty((capacity, width), np.float32) for width in widths]
+    def __init__(self, capacity: int, n_steps: int, gamma: float):
+        self.states, self.next_states = np.empty((2, capacity), object)
+        self.numbers = np.empty((capacity, 4), np.float32)  # action, reward, terminated, gamma_n
         self.stored, self.gamma = 0, gamma
         self.recent = deque(maxlen=n_steps)  # the last steps, which still wait for rewards
 
@@ -222,24 +251,30 @@ class ReplayMemory:
         while len(self.recent) == self.recent.maxlen or (done and self.recent):
             total = sum(self.gamma**k * r for k, (_, _, r) in enumerate(self.recent))
             gamma_n, (state, action, _) = self.gamma ** len(self.recent), self.recent.popleft()
-            transition = state, action, total, next_state, terminated, gamma_n
-            for column, part in zip(self.columns, transition, strict=True):
-                column[self.stored % len(column)] = part  # overwrites the oldest in a full memory
+            j = self.stored % len(self.numbers)  # overwrites the oldest in a full memory
+            self.states[j], self.next_states[j] = state, next_state
+            self.numbers[j] = action, total, terminated, gamma_n
             self.stored += 1
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """`batch` transitions, drawn uniformly and with replacement: (batch, width) each."""
-        i = rng.integers(min(self.stored, len(self.columns[0])), size=batch)
-        return tuple(torch.from_numpy(column[i]) for column in self.columns)
+        """`batch` transitions, drawn uniformly and with replacement, one in each row."""
+        i = rng.integers(min(self.stored, len(self.numbers)), size=batch)
+        states, next_states = (torch.stack(x[i].tolist()) for x in (self.states, self.next_states))
+        action, reward, terminated, gamma_n = torch.from_numpy(self.numbers[i]).split(1, dim=1)
+        return states, action, reward, next_states, terminated, gamma_n
 
 
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
+    Images, uint8 (channels, height, width), stay as they are.
+
     At the end of an episode, info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
-    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    seen = env.observation_space
+    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+        env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     start, n = int(env.action_space.start), env.action_space.n  # actions are numbered from 0 here
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
 

@@ -83,20 +83,20 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
     envs = vectorised(make_env, n_envs, gamma if scale_rewards else None)
-    sizes = envs.single_observation_space.shape[0], envs.single_action_space, hidden
+    sizes = envs.single_observation_space.shape, envs.single_action_space, hidden
     policy, old, V = Policy(*sizes), Policy(*sizes).requires_grad_(False), Value(sizes[0], hidden)
     old.load_state_dict(policy.state_dict())  # theta_old = theta
     optimizer = torch.optim.Adam([*policy.parameters(), *V.parameters()], lr=alpha, fused=True)
-    state, returns, step = envs.reset(seed=seed)[0], [], 0  # (N, n_features); N different seeds
+    state, returns, step = envs.reset(seed=seed)[0], [], 0  # (N, *shape); N different seeds
 
     # An iteration collects NT samples, learns from them K times, and throws them away.
     # [a] for iteration = 1, 2, ... do
     while step < steps:
         # The second axis is the actor: one call of envs.step moves all N. Shapes: (T, N); states
-        # and next_states: (T, N, n_features).
+        # and next_states: (T, N, *shape).
         # [b] for actor = 1, 2, ..., N do (vectorised over actors)
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)
-        states, next_states = np.zeros((2, horizon, *state.shape), np.float32)
+        states, next_states = np.zeros((2, horizon, *state.shape), state.dtype)
         actions = []
         # old, not policy: theta_old stays fixed while the batch is collected and used.
         # [c] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
@@ -116,9 +116,10 @@ def train(
                     envs.close()
                     return policy, V, returns
 
-        s, a = torch.from_numpy(states), torch.stack(actions)
+        # The networks take NT samples in a row.
+        s, s_next = (torch.from_numpy(x).flatten(0, 1) for x in (states, next_states))
         with torch.no_grad():  # (T, N): the advantages are constants for [1]
-            values, next_values = V(s).numpy(), V(torch.from_numpy(next_states)).numpy()
+            values, next_values = (V(x).numpy().reshape(rewards.shape) for x in (s, s_next))
         # delta is the error of V in one step. Only a terminal state has no future: a time limit
         # (truncated) keeps the bootstrap. Both cut the sum over later errors, which are another
         # episode's. gae_lambda = 0 keeps delta alone: little variance, V's bias. 1 sums all later
@@ -130,7 +131,7 @@ def train(
             A[t] = later = delta[t] + gamma * gae_lambda * (1 - done[t]) * later
 
         # From here on the actors and timesteps do not matter: NT samples in a row.
-        s, a, A = s.flatten(0, 1), a.flatten(0, 1), torch.from_numpy(A).flatten()
+        a, A = torch.cat(actions), torch.from_numpy(A).flatten()
         target = A + torch.from_numpy(values).flatten()  # the target of V, (NT,)
         log_pi_old = old(s).log_prob(a)  # (NT,), without gradient: theta_old is a constant
         # Each epoch takes the samples in another random order: neighbours in time are alike.
@@ -174,17 +175,19 @@ def train(
 class Policy(nn.Module):
     """pi(a|s; theta): a softmax over Discrete actions, a Gaussian over Box actions."""
 
-    def __init__(self, n_features: int, action_space: gym.Space, hidden: int):
+    def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.layers = nn.Sequential(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        self.layers = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        # Small weights at the end: at first no state prefers an action that nothing speaks for.
+        self.layers[-1].weight.data.mul_(0.01)
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
         # that it stays positive. It begins at exp(-1), about a third of the way to a bound.
         box = isinstance(action_space, gym.spaces.Box)
         self.log_std = nn.Parameter(torch.full((n,), -1.0)) if box else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
-        """States (..., n_features) -> distribution whose log_prob is (...,)."""
+        """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
         outputs = self.layers(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
@@ -192,11 +195,32 @@ class Policy(nn.Module):
 
 
 class Value(nn.Sequential):
-    """V(s): states (..., batch, n_features) -> values (..., batch)."""
+    """V(s): states (batch, *shape) -> values (batch,)."""
 
-    def __init__(self, n_features: int, hidden: int):
-        flat = nn.Flatten(-2)  # (..., batch, 1) -> (..., batch)
-        super().__init__(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
+    def __init__(self, shape: tuple[int, ...], hidden: int):
+        flat = nn.Flatten(-2)  # (batch, 1) -> (batch,)
+        super().__init__(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
+
+
+class Trunk(nn.Sequential):
+    """The first layer, behind two convolutions if the states are images (channels, height, width).
+
+    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
+    2. For smaller images the first filter is smaller.
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int):
+        if len(shape) == 1:  # a vector
+            super().__init__(nn.Linear(shape[0], hidden))
+            return
+        stride = max(1, min(shape[1:]) // 20)
+        first, second = nn.Conv2d(shape[0], 16, 2 * stride, stride), nn.Conv2d(16, 32, 4, 2)
+        super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
+        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        return super().forward(states / 255 if states.dtype == torch.uint8 else states)
 
 
 def vectorised(make_env, n_envs: int, gamma: float | None) -> gym.vector.VectorEnv:
@@ -214,11 +238,14 @@ def vectorised(make_env, n_envs: int, gamma: float | None) -> gym.vector.VectorE
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
+    Images, uint8 (channels, height, width), stay as they are.
     Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
     info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
-    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    seen = env.observation_space
+    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+        env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     space = env.action_space
     if isinstance(space, gym.spaces.Discrete):  # counted from 0, as the logits are
         start, counted = int(space.start), gym.spaces.Discrete(space.n)

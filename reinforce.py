@@ -85,8 +85,8 @@ def train(
 
     # Random weights: at first all actions are about equally likely.
     # [1] Initialise theta arbitrarily
-    policy = Policy(env.observation_space.shape[0], env.action_space, hidden)
-    V = Value(env.observation_space.shape[0], hidden)  # beyond the slide
+    policy = Policy(env.observation_space.shape, env.action_space, hidden)
+    V = Value(env.observation_space.shape, hidden)  # beyond the slide
     groups = [dict(params=policy.parameters(), lr=alpha), dict(params=V.parameters(), lr=beta)]
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
 
@@ -150,17 +150,19 @@ def train(
 class Policy(nn.Module):
     """pi(a|s; theta): a softmax over Discrete actions, a Gaussian over Box actions."""
 
-    def __init__(self, n_features: int, action_space: gym.Space, hidden: int):
+    def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.layers = nn.Sequential(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        self.layers = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        # Small weights at the end: at first no state prefers an action that nothing speaks for.
+        self.layers[-1].weight.data.mul_(0.01)
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
         # that it stays positive.
         box = isinstance(action_space, gym.spaces.Box)
         self.log_std = nn.Parameter(torch.zeros(n)) if box else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
-        """States (..., n_features) -> distribution whose log_prob is (...,)."""
+        """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
         outputs = self.layers(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
@@ -168,21 +170,45 @@ class Policy(nn.Module):
 
 
 class Value(nn.Sequential):
-    """V(s): states (..., batch, n_features) -> values (..., batch)."""
+    """V(s): states (batch, *shape) -> values (batch,)."""
 
-    def __init__(self, n_features: int, hidden: int):
-        flat = nn.Flatten(-2)  # (..., batch, 1) -> (..., batch)
-        super().__init__(nn.Linear(n_features, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
+    def __init__(self, shape: tuple[int, ...], hidden: int):
+        flat = nn.Flatten(-2)  # (batch, 1) -> (batch,)
+        super().__init__(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
+
+
+class Trunk(nn.Sequential):
+    """The first layer, behind two convolutions if the states are images (channels, height, width).
+
+    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
+    2. For smaller images the first filter is smaller.
+    """
+
+    def __init__(self, shape: tuple[int, ...], hidden: int):
+        if len(shape) == 1:  # a vector
+            super().__init__(nn.Linear(shape[0], hidden))
+            return
+        stride = max(1, min(shape[1:]) // 20)
+        first, second = nn.Conv2d(shape[0], 16, 2 * stride, stride), nn.Conv2d(16, 32, 4, 2)
+        super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
+        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        return super().forward(states / 255 if states.dtype == torch.uint8 else states)
 
 
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
+    Images, uint8 (channels, height, width), stay as they are.
     Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
     info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
-    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    seen = env.observation_space
+    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+        env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     space = env.action_space
     if isinstance(space, gym.spaces.Discrete):  # counted from 0, as the logits are
         start, counted = int(space.start), gym.spaces.Discrete(space.n)
