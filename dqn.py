@@ -34,8 +34,6 @@ Beyond the slide (the flag turns it off; --literal turns all of them off)
     --n-steps 1        The target sums n discounted rewards before the bootstrap, in place of r_j
                        alone. A reward reaches earlier states in fewer updates. The price is a bias:
                        the actions after the first are those of an older, exploring policy.
-    --epsilon-decay 0  Epsilon falls from 1 to its final value. Early on Q knows nothing, and random
-                       actions show more of the environment.
     --train-every 1    A gradient step only at every fourth step of the environment. That saves most
                        of the computing time, and the memory changes more from one gradient step to
                        the next.
@@ -88,7 +86,6 @@ def train(
     batch: int = 128,  # transitions in a minibatch
     tau: float = 1.0,  # theta' <- tau theta + (1 - tau) theta'; 1, the slide: theta' = theta
     epsilon: float = 0.02,  # probability of a random action
-    epsilon_decay: int = 10_000,  # steps over which epsilon falls from 1; 0: it is constant
     train_every: int = 4,  # environment steps for each gradient step
     n_steps: int = 5,  # rewards that are summed before the bootstrap
     scale_rewards: bool = True,  # multiply rewards by 1 - gamma
@@ -129,14 +126,11 @@ def train(
         # [5] for t = 1, T do
         while not done and step < steps:
             step += 1
-            eps = epsilon
-            if step < epsilon_decay:  # beyond the slide: epsilon falls from 1
-                eps += (1 - epsilon) * (1 - step / epsilon_decay)
             # On the epsilon-greedy slide epsilon is the probability of the best action; in this
             # box, and in the field, of a random one. Without random actions an action that Q
             # underrates may never be tried again.
             # [6] With probability epsilon select a random action a_t
-            if rng.random() < eps:
+            if rng.random() < epsilon:
                 action = int(rng.integers(n_actions))
             # Q* is unknown; q_network, its estimate, gives one value for each action: (n_actions,).
             # [7] otherwise select a_t = max_a Q*(phi(s_t), a; theta) (an argmax)
@@ -280,7 +274,7 @@ def prepare(env) -> gym.Env:
 
 
 # The slide and nothing else, with a step size that suits it and the paper's minibatch of 32.
-LITERAL = dict(alpha=1e-3, epsilon_decay=0, batch=32, train_every=1, n_steps=1, scale_rewards=False)
+LITERAL = dict(alpha=1e-3, batch=32, train_every=1, n_steps=1, scale_rewards=False)
 
 
 def literally(env, *, literal: bool = False, **given):

@@ -419,7 +419,8 @@ def check_memory(prepared: gym.Env, memory: int) -> None:
         BadInput: naming its size and the flag.
     """
     space = prepared.observation_space
-    needed = memory * math.prod(space.shape) * (1 if space.dtype == np.uint8 else 2 * 4)
+    each = math.prod(space.shape) * (1 if space.dtype == np.uint8 else 2 * 4)
+    needed = memory * (each + 750)  # a tensor takes 750 bytes beside its numbers
     with contextlib.suppress(OSError):  # there is no such file on macOS and Windows
         text = Path("/proc/meminfo").read_text()
         free = int(re.search(r"MemAvailable:\s+(\d+) kB", text)[1]) * 1024

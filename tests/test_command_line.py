@@ -280,7 +280,6 @@ BAD_NUMBERS = {
     "alpha": ["0", "-1", "inf", "nan"],
     "beta": ["-1", "nan"],
     "epsilon": ["2"],
-    "epsilon_decay": ["-1"],
     "memory": ["0"],
     "batch": ["0", "100000000"],
     "warmup": ["-1"],

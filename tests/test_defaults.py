@@ -119,15 +119,27 @@ def test_only_the_first_reset_gets_the_seed(script):
     assert len(set(firsts)) == len(firsts)
 
 
+def small(actor: actor_critic.Network) -> actor_critic.Network:
+    """With the small last weights with which train() begins."""
+    actor[-1].weight.data.mul_(0.01)
+    return actor
+
+
 # script -> the networks that it makes, in its order, and the places of those that come back
 FIRST_WEIGHTS = {
-    dqn: (lambda env: [dqn.QNetwork(3, 2, 8)], [0]),
-    reinforce: (lambda env: [reinforce.Policy(3, env.action_space, 8)], [0]),
-    actor_critic: (lambda env: [actor_critic.Network(3, 2, 8) for _ in range(2)], [0, 1]),
+    dqn: (lambda env: [dqn.QNetwork((3,), 2, 8)], [0]),
+    reinforce: (lambda env: [reinforce.Policy((3,), env.action_space, 8)], [0]),
+    actor_critic: (
+        lambda env: [small(actor_critic.Network((3,), 2, 8)), actor_critic.Network((3,), 2, 8)],
+        [0, 1],
+    ),
     ddpg: (lambda env: [ddpg.Critic(3, 2, 8), ddpg.Actor(3, 2, 8)], [1, 0]),
-    a3c: (lambda env: [a3c.Model(3, env.action_space, 8)], [0]),
+    a3c: (lambda env: [a3c.Model((3,), env.action_space, 8)], [0]),
     ppo: (
-        lambda env: [*(ppo.Policy(3, env.action_space, 8) for _ in range(2)), ppo.Value(3, 8)],
+        lambda env: [
+            *(ppo.Policy((3,), env.action_space, 8) for _ in range(2)),
+            ppo.Value((3,), 8),
+        ],
         [0, 2],
     ),
 }
@@ -166,7 +178,7 @@ def test_the_seed_given_draws_the_actions(script, seed):
     torch.manual_seed(seed)
     made = FIRST_WEIGHTS[script][0](env)
     if script is reinforce:
-        reinforce.Value(3, 8)  # drawn, too
+        reinforce.Value((3,), 8)  # drawn, too
     logits = {
         reinforce: lambda s: made[0].layers(s),
         actor_critic: lambda s: made[0](s),
@@ -261,13 +273,9 @@ def test_qlearning_epsilon_falls_over_the_episodes(epsilons, decay, steps):
     assert epsilons() == pytest.approx(expected[:steps])
 
 
-@pytest.mark.parametrize("decay", [0, 8, 100])
-def test_dqn_epsilon_falls_over_the_steps(epsilons, decay):
-    """In a line from 1 to its final value, over epsilon_decay steps and not episodes."""
-    env = Logged(dqn, 3)
-    dqn.train(env, steps=20, epsilon=0.2, epsilon_decay=decay)
-    fraction = [max(0.0, 1 - step / decay) if decay else 0.0 for step in range(1, 21)]
-    assert epsilons() == pytest.approx([0.2 + 0.8 * f for f in fraction])
+def test_dqn_epsilon_is_constant(epsilons):
+    dqn.train(Logged(dqn, 3), steps=20, epsilon=0.2)
+    assert epsilons() == [0.2] * 20
 
 
 def test_qlearning_breaks_ties_at_random():
@@ -393,7 +401,7 @@ def test_reinforce_learns_from_the_action_that_it_drew(recorders, drawn, box):
     for episode, steps in enumerate(np.split(np.arange(12), 3)):
         s, _, r, s2, terminated, truncated = columns([env.log[i] for i in steps])
         assert (bool(terminated[-1]), bool(truncated[-1])) == (episode != 1, episode == 1)
-        networks = reinforce.Policy(3, env.action_space, 8), reinforce.Value(3, 8)
+        networks = reinforce.Policy((3,), env.action_space, 8), reinforce.Value((3,), 8)
         policy, V, found, found_v = load_both(*networks, recorders[0].steps[episode])
         v, later = torch.zeros(4), V(s2[-1:]).item() if episode == 1 else 0.0
         for t in (3, 2, 1, 0):
@@ -505,11 +513,11 @@ def test_ddpg_memory_is_a_ring():
 
 def test_dqn_memory_is_a_ring():
     """As ddpg's; n steps are in test_gradients.py."""
-    rng, memory = np.random.default_rng(0), dqn.ReplayMemory(5, n_features=2, n_steps=1, gamma=0.5)
-    for column in memory.columns:
-        column.fill(np.nan)
+    rng, memory = np.random.default_rng(0), dqn.ReplayMemory(5, n_steps=1, gamma=0.5)
+    memory.numbers.fill(np.nan)
     for i in range(13):
-        memory.store(np.full(2, i), i + 1, i + 0.5, np.full(2, i + 0.75), i % 3 == 0, i % 3 == 0)
+        s, s2 = torch.full((2,), i), torch.full((2,), i + 0.75)
+        memory.store(s, i + 1, i + 0.5, s2, i % 3 == 0, i % 3 == 0)
         batch = memory.sample(200, rng)
         assert [tuple(part.shape) for part in batch] == [
             (200, width) for width in (2, 1, 1, 2, 1, 1)
@@ -524,10 +532,10 @@ def test_dqn_memory_is_a_ring():
 @pytest.mark.parametrize("script", [dqn, ddpg], ids=by_name)
 def test_minibatches_are_drawn_uniformly(script):
     """With replacement, from the whole memory: each transition as often as the others."""
-    memory = dqn.ReplayMemory(8, 1, 1, 0.9) if script is dqn else ddpg.ReplayMemory(8, 1, 1)
+    memory = dqn.ReplayMemory(8, 1, 0.9) if script is dqn else ddpg.ReplayMemory(8, 1, 1)
     for i in range(11):
         last = (False, False) if script is dqn else (False,)
-        memory.store(np.float32([i]), 0, 0.0, np.float32([i]), *last)
+        memory.store(torch.tensor([i]), 0, 0.0, torch.tensor([i]), *last)
     drawn = memory.sample(16_000, np.random.default_rng(0))[0][:, 0].numpy()
     share = np.bincount(drawn.astype(int), minlength=11) / 16_000
     assert share == pytest.approx([0] * 3 + [1 / 8] * 8, abs=0.02)
@@ -558,9 +566,13 @@ def test_ddpg_noise_by_hand():
 # ------------------------------------------------------------------------------------ the networks
 
 
+def linear(layers: torch.nn.Module) -> list[torch.nn.Linear]:
+    return [layer for layer in layers.modules() if isinstance(layer, torch.nn.Linear)]
+
+
 def by_hand(layers: torch.nn.Sequential, x: np.ndarray, activation) -> np.ndarray:
     """A chain of W x + b, with the activation between two of them, in float64."""
-    parts = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+    parts = linear(layers)
     for i, part in enumerate(parts):
         W, b = part.weight.detach().double().numpy(), part.bias.detach().double().numpy()
         x = W @ x + b
@@ -573,7 +585,7 @@ relu = lambda x: np.maximum(x, 0)
 
 
 def widths(layers: torch.nn.Sequential) -> list[int]:
-    return [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)]
+    return [layer.out_features for layer in linear(layers)]
 
 
 def check_network(found: torch.Tensor, layers, activation, change=lambda x: x, inputs=STATES):
@@ -582,18 +594,80 @@ def check_network(found: torch.Tensor, layers, activation, change=lambda x: x, i
     assert found.detach().numpy() == pytest.approx(expected, abs=1e-5)
 
 
+TRUNKS = [dqn, reinforce, actor_critic, a3c, ppo]
+
+
+@pytest.mark.parametrize("script", TRUNKS, ids=by_name)
+@pytest.mark.parametrize(
+    ("shape", "filters", "features"),
+    [
+        ((4, 84, 84), (8, 4), 32 * 9 * 9),  # the paper's
+        ((16, 10, 10), (2, 1), 32 * 3 * 3),
+        ((4, 12, 10), (2, 1), 32 * 4 * 3),
+        ((3, 5, 5), (2, 1), 32),
+        ((1, 40, 60), (4, 2), 32 * 8 * 13),
+        ((4, 210, 160), (16, 8), 32 * 11 * 8),
+    ],
+)
+def test_trunk(script, shape, filters, features):
+    """The paper's two convolutions; one image or a batch of them; a vector has no convolutions."""
+    layers = script.Trunk(shape, 16)
+    first, _, second, _, _, last = layers
+    assert (first.kernel_size[0], first.stride[0]) == filters and first.out_channels == 16
+    assert (second.kernel_size[0], second.stride[0], second.out_channels) == (4, 2, 32)
+    assert (last.in_features, last.out_features) == (features, 16)
+    images = torch.rand(2, *shape)
+    assert layers(images[1]).shape == (16,)
+    assert layers(images)[1].detach().numpy() == pytest.approx(
+        layers(images[1]).detach().numpy(), abs=1e-5
+    )
+    (alone,) = script.Trunk((3,), 16)
+    assert (alone.in_features, alone.out_features) == (3, 16)
+
+
+def test_pixels_are_divided_by_255():
+    bytes_, discrete = (
+        torch.randint(0, 256, (2, 4, 12, 10), dtype=torch.uint8),
+        gym.spaces.Discrete(2),
+    )
+    shape, floats = (4, 12, 10), bytes_ / 255
+    model = a3c.Model(shape, discrete, 8)
+    for network in (
+        dqn.QNetwork(shape, 2, 8),
+        reinforce.Value(shape, 8),
+        actor_critic.Network(shape, 2, 8),
+        ppo.Value(shape, 8),
+        model.V,
+    ):
+        assert torch.equal(network(bytes_), network(floats))
+    for policy in (reinforce.Policy(shape, discrete, 8), ppo.Policy(shape, discrete, 8), model.pi):
+        assert torch.equal(policy(bytes_).logits, policy(floats).logits)
+
+
 def test_networks_of_dqn():
     """Two hidden layers; the outputs may be any number."""
-    Q = dqn.QNetwork(3, 4, 16)
+    Q = dqn.QNetwork((3,), 4, 16)
     assert widths(Q) == [16, 16, 4]
     check_network(Q(STATES), Q, relu)
     check_network(Q(STATES[0]), Q, relu, inputs=STATES[:1])  # acting: one state, no batch axis
 
 
 def test_networks_of_actor_critic():
-    network = actor_critic.Network(3, 4, 16)
+    network = actor_critic.Network((3,), 4, 16)
     assert widths(network) == [16, 4]
     check_network(network(STATES), network, np.tanh)
+
+
+def test_policies_begin_without_preferences():
+    """Whatever the state, logits differ by the last biases only; actor_critic: FIRST_WEIGHTS."""
+    discrete = gym.spaces.Discrete(4)
+    for layers in (
+        reinforce.Policy((3,), discrete, 8).layers,
+        a3c.Model((3,), discrete, 8).actor,
+        ppo.Policy((3,), discrete, 8).layers,
+    ):
+        logits = layers(STATES).detach() - layers[-1].bias.detach()
+        assert 0 < logits.abs().max() < 0.02
 
 
 def test_networks_of_ddpg():
@@ -618,13 +692,13 @@ def test_policies_and_values(name):
     script, box = importlib.import_module(name), gym.spaces.Box(-1, 1, (2,))
     for space, n in ((gym.spaces.Discrete(4), 4), (box, 2)):
         if name == "a3c":
-            model = script.Model(3, space, 16)
+            model = script.Model((3,), space, 16)
             pi, layers, log_std = model.pi, model.actor, model.log_std
             V, critic = model.V, model.critic
         else:
-            pi = script.Policy(3, space, 16)
+            pi = script.Policy((3,), space, 16)
             layers, log_std = pi.layers, pi.log_std
-            V = critic = script.Value(3, 16)
+            V = critic = script.Value((3,), 16)
         assert widths(layers) == [16, n] and widths(critic) == [16, 1]
         outputs = np.array([by_hand(layers, x.double().numpy(), np.tanh) for x in STATES])
         if space is box:
@@ -665,7 +739,7 @@ def test_dqn_scales_what_it_learns_and_not_what_it_reports(recorders, monkeypatc
     totals = rewards.reshape(3, 3).sum(axis=1)
     assert returns == pytest.approx(totals) == [episode[0] for episode in seen]
     assert [episode[1:] for episode in seen] == [(3, 3), (3, 6), (3, 9)]
-    Q, errors = dqn.QNetwork(3, 2, 128), []
+    Q, errors = dqn.QNetwork((3,), 2, 128), []
     for (theta, found), (s, a, r, s2, terminated, _) in zip(
         recorders[0].steps, env.log, strict=True
     ):
@@ -694,7 +768,7 @@ def test_reinforce_scales_what_it_learns_and_not_what_it_reports(
     factor, baseline = reward_scale(gamma) if how == "default" else 1.0, how != "literal"
     for episode in range(3):
         s, a, r, s2, _, truncated = columns(env.log[3 * episode : 3 * episode + 3])
-        networks = reinforce.Policy(3, env.action_space, 8), reinforce.Value(3, 8)
+        networks = reinforce.Policy((3,), env.action_space, 8), reinforce.Value((3,), 8)
         policy, V, found, found_v = load_both(*networks, recorders[0].steps[episode])
         v, later = torch.zeros(3), V(s2[-1:]).item() if baseline and truncated[-1] else 0.0
         for t in (2, 1, 0):
@@ -718,7 +792,7 @@ def test_ppo_goes_through_each_batch_k_times(recorders, monkeypatch, batch, size
     seen, forward = [], ppo.Policy.forward
 
     def look(policy, states):
-        if torch.is_grad_enabled() and policy.layers[0].weight.requires_grad:  # learning
+        if torch.is_grad_enabled() and policy.layers[-1].weight.requires_grad:  # learning
             seen.append([tuple(s) for s in states.tolist()])
         return forward(policy, states)
 
@@ -770,7 +844,7 @@ def test_ppo_acts_with_theta_old(monkeypatch):
     def look(policy, states):
         if torch.is_inference_mode_enabled():
             acting.append(flat(policy))
-        elif policy.layers[0].weight.requires_grad:
+        elif policy.layers[-1].weight.requires_grad:
             updated.append(policy)
         return forward(policy, states)
 
@@ -810,7 +884,7 @@ def test_a3c_one_of_two_workers_by_hand(monkeypatch):
     theta. Gradients are those of theta' as theta was at the start of a stretch; Adam's step is one
     of theta as it is now, with the means and the counts of both; T counts both."""
     torch.manual_seed(0)
-    model = a3c.Model(3, gym.spaces.Discrete(2), 8)
+    model = a3c.Model((3,), gym.spaces.Discrete(2), 8)
     shared = a3c.Shared(parameters_to_vector(model.parameters()).detach(), workers=2)
     rng = np.random.default_rng(1)
     shared.m.copy_(torch.from_numpy(rng.normal(size=len(shared.m))))
@@ -858,7 +932,7 @@ def test_a3c_each_worker_has_its_own_seed(monkeypatch, rank):
     """For the environment, for its actions, and not for the others' resets."""
     env, torch_seeds, seed = Logged(a3c, 2), [], torch.manual_seed
     monkeypatch.setattr(torch, "manual_seed", lambda s: torch_seeds.append(s) or seed(s))
-    model = a3c.Model(1, env.action_space, 8)
+    model = a3c.Model((1,), env.action_space, 8)
     shared = a3c.Shared(parameters_to_vector(model.parameters()).detach(), workers=4)
     a3c.worker(rank, lambda: env, shared, lambda *_: None, **SETTINGS | dict(steps=12))
     assert torch_seeds == [3 + 1000 * rank] and env.seeds[0] == 3 + 1000 * rank
@@ -867,7 +941,7 @@ def test_a3c_each_worker_has_its_own_seed(monkeypatch, rank):
 
 def test_a3c_a_worker_ends_when_the_others_are_told_to():
     """After its present stretch; or when the others have used up the budget."""
-    model = a3c.Model(3, gym.spaces.Discrete(2), 8)
+    model = a3c.Model((3,), gym.spaces.Discrete(2), 8)
     for stop, others in ((True, 0), (False, 10**6)):
         shared, env = a3c.Shared(parameters_to_vector(model.parameters()).detach(), 2), Walk()
         shared.stop[0], shared.steps[0] = stop, others

@@ -29,7 +29,7 @@ from common import envs
 OURS = ["Treasure-v0", "GridWorld-v0", "Maze-v0"]
 
 
-@pytest.mark.parametrize("env_id", OURS)
+@pytest.mark.parametrize("env_id", [*OURS, "MiniPong-v0"])
 def test_gymnasium_finds_nothing_to_complain_of(env_id):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -141,12 +141,174 @@ def test_maze_in_colours():
     assert middle(3, 3) == envs.WHITE
 
 
-@pytest.mark.parametrize("env_id", OURS)
+@pytest.mark.parametrize("env_id", [*OURS, "MiniPong-v0"])
 def test_window(env_id):
     env = envs.make(env_id, render_mode="human")  # Gymnasium makes it from "rgb_array"
     env.reset(seed=0)
     env.step(1)
     env.close()
+
+
+def pong(**options) -> envs.MiniPong:
+    env = gym.make("MiniPong-v0", **options).unwrapped
+    env.reset(seed=0)
+    return env
+
+
+def test_minipong_looks_as_it_stands():
+    env = pong(render_mode="ansi")
+    env.y, env.x, env.top = 1, 5, {-1: 0, 1: 8}
+    middle = ["#.........", "#....#....", "#.........", "#.........", *[".........."] * 4]
+    assert env.render().split("\n") == middle + [".........#"] * 4
+    env.render_mode = "rgb_array"
+    image = env.render()
+    assert image.shape == (12 * 16, 10 * 16, 3)
+    assert (image[8::16, 8::16, 0] == env._image()[..., 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "down", "top", "action", "lands", "returns"),
+    [
+        (5, 1, 5, 1, 6, -1),  # the paddle moves first, to 6: the ball meets its uppermost pixel
+        (5, 1, 4, 0, 6, 1),  # to 3: its lowest
+        (5, 1, 5, 0, 6, 1),  # to 4: the third of four
+        (5, 1, 1, 1, 6, None),  # to 2: it ends above the ball
+        (5, -1, 5, 1, 4, None),  # to 6: it begins below the ball
+        (0, -1, 0, 0, 1, -1),  # off the wall; the paddle cannot go beyond it either
+        (11, 1, 8, 1, 10, 1),
+    ],
+)
+def test_minipong_at_the_agents_paddle(y, down, top, action, lands, returns):
+    env = pong(skill=0.0)
+    env.y, env.x, env.down, env.right, env.top[1] = y, 8, down, 1, top
+    image, reward, terminated, truncated, _ = env.step(action)
+    assert (env.y, env.x) == (lands, 9) and image[lands, 9] == 255
+    assert (reward, terminated) == ((0.0, False) if returns else (-1.0, True))
+    assert not truncated
+    if returns:
+        assert (env.down, env.right) == (returns, -1)
+        env.step(action)
+        assert env.x == 8
+
+
+def test_minipong_at_the_opponents_paddle():
+    env = pong(skill=0.0)
+    env.y, env.x, env.down, env.right, env.top[-1] = 4, 1, 1, -1, 0
+    assert env.step(0)[1:3] == (1.0, True)
+    env = pong(skill=1.0)  # it follows the ball
+    env.y, env.x, env.down, env.right, env.top[-1] = 4, 1, 1, -1, 1
+    assert env.step(0)[1:3] == (0.0, False)
+    assert (env.top[-1], env.right) == (2, 1)
+
+
+def test_minipong_counts_points():
+    env = pong(points=3, skill=0.0)
+    rewards, done = [], False
+    while not done:
+        _, reward, done, _, _ = env.step(0)
+        rewards.append(reward)
+        if reward and not done:
+            assert env.x == 5 and env.right == 1  # served again
+    assert max(rewards.count(1.0), rewards.count(-1.0)) == 3 == max(env.score.values())
+
+
+def share_won(policy, games=400) -> float:
+    env, rng, won = pong(), np.random.default_rng(0), 0
+    for _ in range(games):
+        env.reset()
+        done, t = False, 0
+        while not done and t < 1000:
+            _, reward, done, _, _ = env.step(policy(env, rng, t))
+            t += 1
+        won += reward > 0
+    return won / games
+
+
+def test_minipong_is_won_by_following_the_ball_and_not_by_standing_still():
+    assert share_won(lambda env, rng, t: env.y > env.top[1] + 1.5) == 1
+    assert share_won(lambda env, rng, t: t % 2) < 0.25
+    assert share_won(lambda env, rng, t: rng.integers(2)) < 0.3
+    assert max(share_won(lambda env, rng, t: a) for a in (0, 1)) < 0.4  # noqa: B023
+
+
+@pytest.mark.parametrize("options", [{"points": 0}, {"skill": 1.5}])
+def test_impossible_pong(options):
+    with pytest.raises(envs.BadInput, match="at least 1 point"):
+        envs.make("MiniPong-v0", **options)
+
+
+# ------------------------------------------------------------------------------------------- phi
+
+
+class Pictures(gym.Env):
+    """Image number t is filled with t (or, bool, with t odd), channel c with t + c."""
+
+    def __init__(self, shape, dtype):
+        high = 1 if dtype is bool else 255
+        self.observation_space = gym.spaces.Box(0, high, shape, dtype)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def picture(self):
+        space = self.observation_space
+        channels = np.arange(space.shape[2] if len(space.shape) == 3 else 1).squeeze()
+        numbers = self.t + np.broadcast_to(channels, space.shape)
+        return (numbers % 2 if space.dtype == bool else numbers).astype(space.dtype)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 1
+        return self.picture(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.picture(), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (12, 10, 1), (12, 10, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, bool])
+def test_phi_stacks_four_images_channels_first(shape, dtype):
+    env = envs.phi(Pictures(shape, dtype))
+    channels = shape[2] if len(shape) == 3 else 1
+    assert env.observation_space == gym.spaces.Box(0, 255, (4 * channels, 12, 10), np.uint8)
+    states = [env.reset(seed=0)[0]] + [env.step(0)[0] for _ in range(4)]
+    for t, state in enumerate(states, 1):
+        assert env.observation_space.contains(state)
+        numbers = np.add.outer(np.maximum([t - 3, t - 2, t - 1, t], 1), np.arange(channels))
+        expected = 255 * (numbers % 2) if dtype is bool else numbers
+        assert (state == expected.reshape(-1, 1, 1)).all()
+
+
+@pytest.mark.parametrize("shape, dtype", [((4, 4), np.uint8), ((8, 8), np.float32)])
+def test_phi_leaves_what_is_no_image(shape, dtype):
+    env = Pictures(shape, dtype)
+    assert envs.phi(env) is env
+    assert dqn.prepare(env).observation_space == gym.spaces.Box(
+        0, 255, (np.prod(shape),), np.float32
+    )
+
+
+@pytest.mark.parametrize("script", [dqn, reinforce, actor_critic, a3c, ppo])
+def test_images_reach_the_network_as_bytes(script):
+    env = script.prepare(envs.make("MiniPong-v0"))
+    assert env.observation_space == gym.spaces.Box(0, 255, (4, 12, 10), np.uint8)
+
+
+@pytest.mark.parametrize(("game", "shape"), [("Breakout", (16, 10, 10)), ("Freeway", (28, 10, 10))])
+def test_minatar(game, shape):
+    pytest.importorskip("minatar")
+    env = envs.make(f"MinAtar/{game}-v1")
+    assert env.observation_space.shape == shape
+    assert set(np.unique(env.reset(seed=0)[0])) == {0, 255}
+
+
+def test_atari():
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    env = envs.make("ALE/Pong-v5")
+    assert env.observation_space == gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    state, info = env.reset(seed=0)
+    assert (state == state[0]).all()
+    assert env.step(0)[4]["episode_frame_number"] - info["episode_frame_number"] == 4
 
 
 @pytest.mark.parametrize("size", [0, 1, -3])
@@ -172,7 +334,7 @@ class NoBox2D:
         ("Qwxyz-v0", "try CartPole-v1"),
         ("", "try CartPole-v1"),
         ("no_such_module:Env-v0", "no_such_module"),
-        ("Nowhere/Env-v0", "try CartPole-v1"),
+        ("Nowhere/Env-v0", "none of this name; try "),
         ("ALE/Pong-v5", "pip install ale_py"),
         ("NeedsBox-v0", 'pip install "gymnasium[box2d]"'),
     ],
@@ -202,9 +364,13 @@ def test_atari_is_found_where_ale_py_is_installed(tmp_path, monkeypatch):
     for other in [i for i in gym.registry if i.startswith("ALE/")]:  # of an ale_py that is there
         monkeypatch.delitem(gym.registry, other)
     monkeypatch.delitem(sys.modules, "ale_py", raising=False)
-    code = "import gymnasium\ngymnasium.register('ALE/Fake-v5', 'common.envs:Maze')\n"
+    code = (
+        "from common.envs import gym, Maze\nmake = lambda frameskip, **options: Maze(**options)\n"
+    )
+    code += "gym.register('ALE/Fake-v5', make)\n"
     Path(tmp_path, "ale_py.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ale_py", raising=False)
     try:
         assert envs.make("ALE/Fake-v5").observation_space.n == 16
         with pytest.raises(envs.BadInput, match="try ALE/Fake-v5"):
@@ -286,8 +452,8 @@ def test_a_memory_that_does_not_fit_is_refused():
     env = dqn.prepare(envs.make("CartPole-v1"))
     envs.check_memory(env, 100_000)
     if sys.platform == "linux":
-        with pytest.raises(envs.BadInput, match=r"--memory 10+ needs 32000000.0 GB"):
-            envs.check_memory(env, 10**15)
+        with pytest.raises(envs.BadInput, match=r"--memory 10+ needs 782000.0 GB"):
+            envs.check_memory(env, 10**12)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the free memory is read on Linux only")
@@ -309,7 +475,18 @@ def test_shapes_stand_in_the_middle_of_their_cells():
         assert (cell[0, 0] == envs.WHITE).all() and not (cell[n // 2, n // 2] == envs.WHITE).all()
 
 
+def test_a_memory_of_images_counts_bytes_once(monkeypatch):
+    env = Pictures((84, 84), np.uint8)
+    prepared = dqn.prepare(envs.phi(env))
+    free = "MemAvailable: 2829493 kB\n"  # 100,000 tensors of 4 x 84 x 84 bytes
+    monkeypatch.setattr(envs.Path, "read_text", lambda path: free)
+    envs.check_memory(prepared, 100_000)
+    with pytest.raises(envs.BadInput, match="--memory 100001 needs 2.9 GB"):
+        envs.check_memory(prepared, 100_001)
+
+
 def test_solved_at():
+    assert envs.solved_at("MiniPong-v0") == (0.8, 100)
     assert envs.solved_at("CartPole-v1") == (475, 100)
     assert envs.solved_at("Pendulum-v1") == (-200, 20)
     assert envs.solved_at("Taxi-v3") == (8, 100)

@@ -146,8 +146,8 @@ def test_dqn_semi_gradient(recorders, tau, scaled):
             same(theta, [t - 1e-3 * g for t, g in zip(*recorder.steps[i - 1], strict=True)])
             target = [tau * new + (1 - tau) * old for new, old in zip(theta, target, strict=True)]
         online, slow = (
-            load(dqn.QNetwork(3, 2, 128), theta),
-            load(dqn.QNetwork(3, 2, 128), target),
+            load(dqn.QNetwork((3,), 2, 128), theta),
+            load(dqn.QNetwork((3,), 2, 128), target),
         )
         r = (1 - GAMMA) * r if scaled else r
         with torch.no_grad():
@@ -162,18 +162,38 @@ def test_dqn_semi_gradient(recorders, tau, scaled):
     ]
 
 
+def test_the_memory_keeps_each_image_once_as_bytes():
+    """Also with n steps, and in a full memory; the images of old transitions are given up."""
+    for n in (1, 3):
+        memory, states = dqn.ReplayMemory(16, n, GAMMA), []
+        for step in range(60):
+            if step % 20 == 0:
+                states.append(torch.full((2, 5, 5), len(states), dtype=torch.uint8))
+            states.append(torch.full((2, 5, 5), len(states), dtype=torch.uint8))
+            end = step % 20 == 19
+            memory.store(states[-2], 0, 0.0, states[-1], end, end)
+        kept = [*memory.states, *memory.next_states]
+        assert len({id(x) for x in kept}) == 17  # of the last 16 steps, and the last state
+        s, _, _, s2, _, _ = memory.sample(200, np.random.default_rng(0))
+        assert s.dtype == s2.dtype == torch.uint8 and s.shape == (200, 2, 5, 5)
+        last = len(states) - 1
+        assert (s2.int() == (s.int() + n).clamp(max=last)).all()
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_dqn_sums_n_rewards(n):
     """The replay memory's n-step transitions, against a walk through the steps that were stored,
     also where the ring has wrapped. A step whose rewards are not complete is not in it yet."""
     rng, capacity = np.random.default_rng(0), 16
-    memory = dqn.ReplayMemory(capacity, n_features=1, n_steps=n, gamma=GAMMA)
+    memory = dqn.ReplayMemory(capacity, n_steps=n, gamma=GAMMA)
     log = [
-        (float(i), i % 2, rng.normal(), float(i) + 0.5, i % 5 == 4, i % 5 == 4 or i % 7 == 6)
+        [float(i), i % 2, rng.normal(), i + 1.0, i % 5 == 4, i % 5 == 4 or i % 7 == 6]
         for i in range(37)
     ]
+    for step in log:
+        step[3] -= 0.5 * step[5]  # an episode's last state is not the next one's first
     for i, (s, a, r, s2, terminated, done) in enumerate(log):
-        memory.store(np.float32([s]), a, r, np.float32([s2]), terminated, done)
+        memory.store(torch.tensor([s]), a, r, torch.tensor([s2]), terminated, done)
         assert n > 1 or memory.stored == i + 1
     batch = memory.sample(400, rng)
     assert {(part.shape, part.dtype) for part in batch} == {((400, 1), torch.float32)}
@@ -213,7 +233,7 @@ def test_dqn_learns_from_the_mean_over_a_minibatch(recorders, monkeypatch, n_ste
     dqn.train(env, steps=20, gamma=GAMMA, alpha=1e-6, batch=6, **what)
     assert len(recorders[0].steps) == 4  # at steps 8, 12, 16, 20: at step 4 the memory holds 4
     theta, found = recorders[0].steps[0]  # the first step: theta' is still theta
-    Q = load(dqn.QNetwork(3, 2, 128), theta)
+    Q = load(dqn.QNetwork((3,), 2, 128), theta)
     s, a, r, s2, terminated, gammas = batches[0]
     assert [part.shape[1] for part in batches[0]] == [3, 1, 1, 3, 1, 1]
     known = {tuple(step[0].tolist()): i for i, step in enumerate(env.log)}
@@ -407,7 +427,7 @@ def played(monkeypatch, recorders, actions, **options):
     recorders.clear()
     monkeypatch.setattr(reinforce, "Categorical", scripted(actions))
     reinforce.train(TwoDecisions(), episodes=1, gamma=1.0, seed=3, hidden=8, **options)
-    networks = reinforce.Policy(4, TwoDecisions.action_space, 8), reinforce.Value(4, 8)
+    networks = reinforce.Policy((4,), TwoDecisions.action_space, 8), reinforce.Value((4,), 8)
     policy, _, found, _ = load_both(*networks, recorders[0].steps[0])
     return policy, [-g for g in found]
 
@@ -466,8 +486,8 @@ def test_reinforce_returns_are_discounted_sums(recorders, baseline, scaled, cont
         assert bool(terminated[-1]) == (episode == 0) and bool(truncated[-1]) == (episode == 1)
         r = (1 - GAMMA) * r if scaled else r
         policy, V, found, found_v = load_both(
-            reinforce.Policy(3, env.action_space, 8),
-            reinforce.Value(3, 8),
+            reinforce.Policy((3,), env.action_space, 8),
+            reinforce.Value((3,), 8),
             recorders[0].steps[episode],
         )
         rest = V(s2[-1:]).item() if baseline and episode == 1 else 0.0
@@ -487,7 +507,7 @@ def test_reinforce_returns_are_discounted_sums(recorders, baseline, scaled, cont
 
 def actor_critics(step, features=3):
     """actor_critic's two networks before a recorded step, and their gradients in it."""
-    networks = [actor_critic.Network(features, 2, 8) for _ in range(2)]
+    networks = [actor_critic.Network((features,), 2, 8) for _ in range(2)]
     return load_both(*networks, step)
 
 
@@ -611,7 +631,7 @@ def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max
     learned, _ = a3c.train(make_env, seed=5, **options)
     log, first = made[-1].log, 0
     torch.manual_seed(5)
-    model = a3c.Model(3, made[0].action_space, 8)
+    model = a3c.Model((3,), made[0].action_space, 8)
     torch.testing.assert_close(updates[0][0], parameters_to_vector(model.parameters()).detach())
     ends = set()
     for theta, found in updates:
@@ -673,7 +693,7 @@ def naive_gae(delta, done, discount) -> torch.Tensor:
 
 def ppo_networks(step, action_space):
     """ppo's policy and V before a recorded step, and the gradients of both in it."""
-    policy, V = ppo.Policy(3, action_space, 8), ppo.Value(3, 8)
+    policy, V = ppo.Policy((3,), action_space, 8), ppo.Value((3,), 8)
     return (*load_both(policy, V, step)[:2], step[1])
 
 
