@@ -303,14 +303,14 @@ def name_of(env: gym.Env) -> str:
     return env.spec.id if env.spec else type(env.unwrapped).__name__
 
 
-def phi(env: gym.Env) -> gym.Env:
+def phi(env: gym.Env, screen_size: int = 84) -> gym.Env:
     """The lecture's phi, if an environment shows images; any other stays as it is.
 
-    Atari: AtariPreprocessing (grey, 84x84, an action repeated 4 times, up to 30 no-ops). Then the
-    last 4 images, channels first, uint8: (4 * channels, height, width).
+    Atari: AtariPreprocessing (grey, screen_size pixels high and wide, an action repeated 4 times,
+    up to 30 no-ops). Then the last 4 images, channels first, uint8: (4 * channels, height, width).
     """
     if hasattr(env.unwrapped, "ale") and len(env.observation_space.shape) == 3:
-        env = gym.wrappers.AtariPreprocessing(env)
+        env = gym.wrappers.AtariPreprocessing(env, screen_size=screen_size)
     space = env.observation_space
     images = (
         isinstance(space, Box) and space.dtype in (np.uint8, bool) and len(space.shape) in (2, 3)
@@ -331,7 +331,7 @@ def make(env_id: str, *, stop=None, **options) -> gym.Env:
         env_id: "CartPole-v1", "Maze-v0", "module:Name-v0", ...
         stop: as Guard.
         options: of gymnasium.make, for instance render_mode="human", and of the environment itself,
-            for instance size=8.
+            for instance size=8. Atari: screen_size=42 for smaller images.
 
     Returns:
         The environment, wrapped in Guard.
@@ -340,9 +340,11 @@ def make(env_id: str, *, stop=None, **options) -> gym.Env:
         BadInput: the id is unknown, its package is not installed, or it refuses an option; the
             message says what to do.
     """
+    seen = {}
     if env_id.startswith("ALE/"):
         # This package registers them. frameskip: phi repeats the actions.
         env_id, options = f"ale_py:{env_id}", {"frameskip": 1} | options
+        seen = {"screen_size": options.pop("screen_size", 84)}
     name = env_id.split(":")[-1]
     if env_id.startswith("MinAtar/") and env_id not in gym.registry:
         with contextlib.suppress(ImportError):
@@ -354,7 +356,7 @@ def make(env_id: str, *, stop=None, **options) -> gym.Env:
             # The user asked for an older version, or for a window that Gymnasium makes itself.
             warnings.filterwarnings("ignore", ".*(out of date|HumanRendering).*")
             # The passive checker looks at every single step; the tests call check_env instead.
-            return Guard(phi(gym.make(env_id, disable_env_checker=True, **options)), stop)
+            return Guard(phi(gym.make(env_id, disable_env_checker=True, **options), **seen), stop)
     except Exception as error:  # whatever an environment does with its options
         why = first_line(error)
         if isinstance(error, ModuleNotFoundError):

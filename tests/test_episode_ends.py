@@ -160,7 +160,8 @@ def test_ppo_transitions_stay_within_an_episode(monkeypatch):
 
     monkeypatch.setattr(ppo, "Value", Value)
     ppo.train(functools.partial(Countdown, "truncated"), steps=40, n_envs=2, horizon=20, epochs=1)
-    states, next_states = (batch.argmax(dim=-1) for batch in seen[:2])  # one-hot -> (20, 2)
+    # one-hot, time by time -> (20, 2)
+    states, next_states = (batch.argmax(dim=-1).unflatten(0, (-1, 2)) for batch in seen[:2])
     assert torch.equal(next_states, states + 1)
     assert states[:6, 0].tolist() == [0, 1, 2, 3, 4, 0]
 

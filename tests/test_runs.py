@@ -547,7 +547,7 @@ def test_qlearning_table_is_greedy(monkeypatch):
 
 def test_dqn_is_greedy(monkeypatch):
     given = said("dqn", monkeypatch)
-    network = importlib.import_module("dqn").QNetwork(3, 4, 8)
+    network = importlib.import_module("dqn").QNetwork((3,), 4, 8)
     for state in torch.randn(20, 3, generator=torch.manual_seed(0)):
         values = network(state).tolist()
         assert given["act"](network, state) == np.argmax(values)
@@ -557,7 +557,7 @@ def test_dqn_is_greedy(monkeypatch):
 def test_actor_critic_is_greedy(monkeypatch):
     """The most likely action; the value of pi: sum_a pi(a|s) Q(s,a)."""
     given, module = said("actor_critic", monkeypatch), importlib.import_module("actor_critic")
-    actor, critic = module.Network(3, 4, 8), module.Network(3, 4, 8)
+    actor, critic = module.Network((3,), 4, 8), module.Network((3,), 4, 8)
     for state in torch.randn(20, 3, generator=torch.manual_seed(0)):
         pi = torch.distributions.Categorical(logits=actor(state)).probs
         assert given["act"](actor, critic, state) == pi.argmax()
@@ -580,13 +580,13 @@ def test_policies_are_greedy(script, continuous, monkeypatch):
     given, module = said(script, monkeypatch), importlib.import_module(script)
     space = gym.spaces.Box(-1, 1, (2,)) if continuous else gym.spaces.Discrete(4)
     if script == "a3c":
-        learned = (module.Model(3, space, 8),)
+        learned = (module.Model((3,), space, 8),)
         pi, V = learned[0].pi, learned[0].V
     else:
-        pi, V = module.Policy(3, space, 8), None
+        pi, V = module.Policy((3,), space, 8), None
         learned = (pi,)
     if script == "ppo":
-        learned = (pi, module.Value(3, 8))
+        learned = (pi, module.Value((3,), 8))
         V = lambda s: learned[1](s[None])[0]
     for state in torch.randn(10, 3, generator=torch.manual_seed(0)):
         action = given["act"](*learned, state)

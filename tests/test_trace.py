@@ -406,7 +406,8 @@ def test_the_terminal_shows_a_planted_bug(capsys, tmp_path):
     source = (ROOT / "dqn.py").read_text(encoding="utf-8")
     assert source.count("(1 - terminated_j)") == 1
     (tmp_path / "mine.py").write_text(source.replace("(1 - terminated_j) * ", ""), encoding="utf-8")
-    flags = ("--env", "Maze-v0", "--steps", "60", "--batch", "16", "--show", "40:44")
+    flags = ("--env", "Maze-v0", "--steps", "60", "--batch", "16", "--epsilon", "1")
+    flags += ("--show", "40:44")
     wrong = []
     for script in (ROOT / "dqn.py", tmp_path / "mine.py"):
         status, out, _ = run(capsys, str(script), *flags)
