@@ -104,7 +104,7 @@ def train(
             # A sample, not the most likely action: the randomness of pi is the exploration.
             # [c] Choose a_t from pi_theta(.|s_t)
             with torch.inference_mode():  # acting needs no gradient; [1] computes log pi again
-                logits = actor(torch.from_numpy(state))
+                logits = actor(torch.as_tensor(state))
                 action = Categorical(logits=logits, validate_args=False).sample().item()
             # A time limit (truncated) ends the episode, too, but s_{t+1} is not terminal then.
             # [d] Take action a_t, observe R_{t+1}, s_{t+1}
@@ -116,10 +116,10 @@ def train(
                 continue
 
             s, a, r, s_next, terminated_t, done_t = map(np.array, zip(*transitions, strict=True))
-            s, a, s_next = map(torch.from_numpy, (s, a[:, None], s_next))
+            s, a, s_next = map(torch.as_tensor, (s, a[:, None], s_next))
             transitions.clear()
             with torch.no_grad():  # the real value is a constant: no gradient flows through it
-                best = critic(s_next).amax(dim=1).numpy()  # max_a Q_phi(s_{t+1},a), (batch,)
+                best = critic(s_next).amax(dim=1).cpu().numpy()  # max_a Q_phi(s_{t+1},a)
             # The real value y_t, (batch,). Within an episode it continues with y_{t+1}. The last
             # step of the batch, or of an episode, bootstraps from `best` instead; a terminal state
             # adds nothing. A time limit is not terminal: the task would have gone on.
@@ -127,7 +127,7 @@ def train(
             for t in reversed(range(batch - 1)):
                 if not done_t[t]:
                     y[t] = r[t] + gamma * y[t + 1]
-            y = torch.from_numpy(y)
+            y = torch.as_tensor(y)
             Q = critic(s)  # (batch, n_actions)
             Q_t = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), (batch,)
             log_pi = actor(s).log_softmax(dim=1)  # (batch, n_actions)

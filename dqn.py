@@ -254,7 +254,7 @@ class ReplayMemory:
         """`batch` transitions, drawn uniformly and with replacement, one in each row."""
         i = rng.integers(min(self.stored, len(self.numbers)), size=batch)
         states, next_states = (torch.stack(x[i].tolist()) for x in (self.states, self.next_states))
-        action, reward, terminated, gamma_n = torch.from_numpy(self.numbers[i]).split(1, dim=1)
+        action, reward, terminated, gamma_n = torch.as_tensor(self.numbers[i]).split(1, dim=1)
         return states, action, reward, next_states, terminated, gamma_n
 
 

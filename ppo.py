@@ -102,9 +102,9 @@ def train(
         # [c] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
         for t in range(horizon):
             with torch.inference_mode():  # acting needs no gradient
-                actions.append(old(torch.from_numpy(state)).sample())
+                actions.append(old(torch.as_tensor(state)).sample())
             states[t] = state
-            state, rewards[t], terminated[t], truncated, info = envs.step(actions[t].numpy())
+            state, rewards[t], terminated[t], truncated, info = envs.step(actions[t].cpu().numpy())
             next_states[t], done[t] = state, np.maximum(terminated[t], truncated)
             step += n_envs
             for i in np.flatnonzero(done[t]):  # this actor has begun another episode
@@ -117,9 +117,9 @@ def train(
                     return policy, V, returns
 
         # The networks take NT samples in a row.
-        s, s_next = (torch.from_numpy(x).flatten(0, 1) for x in (states, next_states))
+        s, s_next = (torch.as_tensor(x).flatten(0, 1) for x in (states, next_states))
         with torch.no_grad():  # (T, N): the advantages are constants for [1]
-            values, next_values = (V(x).numpy().reshape(rewards.shape) for x in (s, s_next))
+            values, next_values = (V(x).cpu().numpy().reshape(done.shape) for x in (s, s_next))
         # delta is the error of V in one step. Only a terminal state has no future: a time limit
         # (truncated) keeps the bootstrap. Both cut the sum over later errors, which are another
         # episode's. gae_lambda = 0 keeps delta alone: little variance, V's bias. 1 sums all later
@@ -131,8 +131,8 @@ def train(
             A[t] = later = delta[t] + gamma * gae_lambda * (1 - done[t]) * later
 
         # From here on the actors and timesteps do not matter: NT samples in a row.
-        a, A = torch.cat(actions), torch.from_numpy(A).flatten()
-        target = A + torch.from_numpy(values).flatten()  # the target of V, (NT,)
+        a, A = torch.cat(actions), torch.as_tensor(A).flatten()
+        target = A + torch.as_tensor(values).flatten()  # the target of V, (NT,)
         log_pi_old = old(s).log_prob(a)  # (NT,), without gradient: theta_old is a constant
         # Each epoch takes the samples in another random order: neighbours in time are alike.
         # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT

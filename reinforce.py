@@ -99,7 +99,7 @@ def train(
         while not done and step < steps:
             step += 1
             with torch.inference_mode():  # acting needs no gradient; [4] computes log pi again
-                action = policy(torch.from_numpy(state)).sample().numpy()
+                action = policy(torch.as_tensor(state)).sample().cpu().numpy()
             state, reward, terminated, truncated, info = env.step(action)
             done = terminated or truncated
             states.append(state)
@@ -108,7 +108,7 @@ def train(
         if not done:  # the budget ended inside this episode: it has no return
             break
 
-        s, a = torch.from_numpy(np.stack(states)), torch.from_numpy(np.stack(actions))
+        s, a = torch.as_tensor(np.stack(states)), torch.as_tensor(np.stack(actions))
         values = V(s)  # (T,): V of the last state as well
         # v_t = r_{t+1} + gamma v_{t+1}, from the last step backwards. Python counts from 0:
         # rewards[0] is r_2, v[0] is v_1. Nothing follows a terminal state. After a time limit
@@ -118,7 +118,7 @@ def train(
         later = values[-1].item() if baseline and not terminated else 0.0
         for t in reversed(range(len(rewards))):
             v[t] = later = rewards[t] + gamma * later
-        v = torch.from_numpy(v)  # (T-1,)
+        v = torch.as_tensor(v)  # (T-1,)
         # The weight is a constant. Without detach the policy's loss would also change V.
         weight = v - values[:-1].detach() if baseline else v  # beyond the slide: minus V(s_t)
 

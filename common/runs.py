@@ -65,8 +65,8 @@ def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, sev
         train: the script's train(). Its module may have prepare() and LITERAL.
         argv: the command line after the script's name; None takes sys.argv.
         env: the default of --env.
-        act: (*learned, state) -> the greedy action. The state comes from prepare(): a float32
-            tensor of shape (features,), or an int if a table was learned.
+        act: (*learned, state) -> the greedy action. The state comes from prepare(): a tensor, a
+            float32 vector or a uint8 image, or an int if a table was learned.
         value: (*learned, state) -> the value of the state; None if no value was learned.
         several: train() takes a function that makes an environment, in place of an environment.
 
@@ -122,6 +122,8 @@ class World:
             where the first training episodes are shown, too
         record: save a clip as FILE.gif, or FILE.mp4 (with imageio-ffmpeg)
         picture: draw what was learned as FILE.png: Treasure-v0, GridWorld-v0, Maze-v0
+        device: where the networks are; auto takes a GPU for images, if there is one: the small
+            networks of vectors are faster on the CPU
     """
 
     env: str = ""
@@ -130,6 +132,7 @@ class World:
     render: bool = False
     record: Path | None = None
     picture: Path | None = None
+    device: typing.Literal["auto", "cpu", "cuda"] = "auto"
 
 
 def parse(train: Callable, argv: list[str], script: str, kinds: tuple, **defaults) -> tuple:
@@ -342,7 +345,7 @@ class Greedy:
         action, space = self.ask(self.act, state), self.env.action_space
         if isinstance(space, gym.spaces.Discrete):
             return int(action)
-        return np.asarray(action, space.dtype).reshape(space.shape)
+        return np.asarray(action.cpu(), space.dtype).reshape(space.shape)
 
     def look(self, state) -> tuple:
         """The greedy action and its value; None if no value was learned."""
@@ -415,6 +418,13 @@ class Run:
         self.saves = flags.save and not flags.load
         with contextlib.closing(self.open()) as one:
             envs.check_spaces(one, script)
+            gpu = (
+                script in ("dqn", "reinforce", "actor_critic", "ppo") and torch.cuda.is_available()
+            )
+            if flags.device == "cuda" and not gpu:
+                raise BadInput(f"--device cuda: not with {script}.py on this machine; leave it out")
+            images = len(self.prepare(one).observation_space.shape or ()) == 3
+            self.cuda = flags.device == "cuda" or (flags.device == "auto" and gpu and images)
             if "memory" in hp and not flags.load:
                 envs.check_memory(self.prepare(one), hp["memory"])
             self._check_files(one)
@@ -445,6 +455,10 @@ class Run:
 
     def go(self, act: Callable, value: Callable | None) -> int:
         """Train or load, evaluate, save, show. Returns the exit status."""
+        with torch.device("cuda") if self.cuda else contextlib.nullcontext():  # of new tensors
+            return self._go(act, value)
+
+    def _go(self, act: Callable, value: Callable | None) -> int:
         flags, seed = self.flags, self.hyperparameters["seed"]
         learned = load(flags.load, self.untrained) if flags.load else self._train()
         env = self.prepare(self.open())
@@ -546,7 +560,8 @@ def packed(settings: dict, table: list[tuple], learned: list) -> dict[str, bytes
     if learned and is_table(learned):
         np.save(content, learned[0], allow_pickle=False)
     elif learned:
-        torch.save(torch.nn.ModuleList(learned).state_dict(), content)
+        weights = torch.nn.ModuleList(learned).state_dict()
+        torch.save({name: weight.cpu() for name, weight in weights.items()}, content)
     return files | ({WEIGHTS[is_table(learned)]: content.getvalue()} if learned else {})
 
 
@@ -608,7 +623,8 @@ def load(folder: Path, untrained: Callable[[], list]) -> list:
         if is_table(learned):
             learned[0][:] = np.load(path, allow_pickle=False).reshape(learned[0].shape)
         else:
-            torch.nn.ModuleList(learned).load_state_dict(torch.load(path, weights_only=True))
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+            torch.nn.ModuleList(learned).load_state_dict(weights)
         return learned
     except Exception as error:
         raise BadInput(f"--load {path}: {envs.first_line(error)}; train again") from None

@@ -671,3 +671,35 @@ def test_on_a_terminal_a_state_is_drawn_over_the_one_before(env_id, lines, monke
     assert capsys.readouterr().out == f"{text}\n\x1b[{lines}A\x1b[J"
     shown.step(1)
     assert capsys.readouterr().out == f"{shown.render()}\n\x1b[{lines}A\x1b[J"
+
+
+# -------------------------------------------------------------------------------------- the device
+
+
+@pytest.mark.parametrize(
+    ("flags", "cuda"),
+    [
+        ("ppo --env MiniPong-v0", True),
+        ("dqn --env MiniPong-v0", True),
+        ("ppo --env MiniPong-v0 --device cpu", False),
+        ("ppo --env CartPole-v1", False),
+        ("ppo --env CartPole-v1 --device cuda", True),
+        ("a3c --env MiniPong-v0", False),
+        ("qlearning_table --env Maze-v0", False),
+    ],
+)
+def test_auto_takes_a_gpu_for_images(monkeypatch, flags, cuda):
+    """A pretended one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    script, *argv = flags.split()
+    train = importlib.import_module(script).train
+    run = runs.Run(script, train, [*argv, "--no-save"], "CartPole-v1", script in ("a3c", "ppo"))
+    assert run.cuda == cuda
+
+
+@pytest.mark.parametrize("script", ["ppo", "a3c", "ddpg"])
+def test_a_gpu_that_is_not_there(script, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: script != "ppo")
+    argv = ["--device", "cuda"] + ["--env", "Pendulum-v1"] * (script == "ddpg")
+    assert importlib.import_module(script).main(argv) == 2
+    assert f"--device cuda: not with {script}.py" in capsys.readouterr().err
