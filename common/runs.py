@@ -114,7 +114,7 @@ class World:
     """The flags of the scripts that have an environment.
 
     Args:
-        env: any Gymnasium id, or one of ours: Treasure-v0, GridWorld-v0, Maze-v0
+        env: any Gymnasium id, or one of ours: Treasure-v0, GridWorld-v0, Maze-v0, MiniPong-v0
         env_kwargs: its own options, as name=value: --env-kwargs size=8
         stop_when_solved: stop when the mean of the last 100 returns reaches the environment's
             reward_threshold (Pendulum-v1: -200, last 20)
