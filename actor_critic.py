@@ -174,15 +174,16 @@ class Trunk(nn.Sequential):
     """The first layer, behind two convolutions if the states are images (channels, height, width).
 
     At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
-    2. For smaller images the first filter is smaller.
+    2. Where each pixel counts, below 40x40, both are 3x3 in steps of 1.
     """
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
         if len(shape) == 1:  # a vector
             super().__init__(nn.Linear(shape[0], hidden))
             return
-        stride = max(1, min(shape[1:]) // 20)
-        first, second = nn.Conv2d(shape[0], 16, 2 * stride, stride), nn.Conv2d(16, 32, 4, 2)
+        n = min(shape[1:]) // 20  # 4 at 84x84, 2 at 42x42
+        size, step, size_2, step_2 = (2 * n, n, 4, 2) if n > 1 else (3, 1, 3, 1)
+        first, second = nn.Conv2d(shape[0], 16, size, step), nn.Conv2d(16, 32, size_2, step_2)
         super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
         self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
 

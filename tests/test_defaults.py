@@ -602,9 +602,11 @@ TRUNKS = [dqn, reinforce, actor_critic, a3c, ppo]
     ("shape", "filters", "features"),
     [
         ((4, 84, 84), (8, 4), 32 * 9 * 9),  # the paper's
-        ((16, 10, 10), (2, 1), 32 * 3 * 3),
-        ((4, 12, 10), (2, 1), 32 * 4 * 3),
-        ((3, 5, 5), (2, 1), 32),
+        ((4, 42, 42), (4, 2), 32 * 9 * 9),
+        ((16, 10, 10), (3, 1), 32 * 6 * 6),
+        ((4, 12, 10), (3, 1), 32 * 8 * 6),
+        ((3, 5, 5), (3, 1), 32),
+        ((1, 39, 60), (3, 1), 32 * 35 * 56),
         ((1, 40, 60), (4, 2), 32 * 8 * 13),
         ((4, 210, 160), (16, 8), 32 * 11 * 8),
     ],
@@ -614,7 +616,8 @@ def test_trunk(script, shape, filters, features):
     layers = script.Trunk(shape, 16)
     first, _, second, _, _, last = layers
     assert (first.kernel_size[0], first.stride[0]) == filters and first.out_channels == 16
-    assert (second.kernel_size[0], second.stride[0], second.out_channels) == (4, 2, 32)
+    assert second.kernel_size[0] == second.stride[0] + 2
+    assert (second.stride[0], second.out_channels) == (1 + (filters[1] > 1), 32)
     assert (last.in_features, last.out_features) == (features, 16)
     images = torch.rand(2, *shape)
     assert layers(images[1]).shape == (16,)
@@ -623,6 +626,14 @@ def test_trunk(script, shape, filters, features):
     )
     (alone,) = script.Trunk((3,), 16)
     assert (alone.in_features, alone.out_features) == (3, 16)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (10, 10), (12, 10), (42, 42), (84, 84)])
+def test_every_pixel_counts(size):
+    """Filters in steps may leave out the last rows and columns, and with them a paddle."""
+    image = torch.rand(1, *size, requires_grad=True)
+    dqn.Trunk((1, *size), 64)(image).square().sum().backward()
+    assert (image.grad != 0).all()
 
 
 def test_pixels_are_divided_by_255():
