@@ -62,7 +62,7 @@ def train(
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
 ) -> tuple[np.ndarray, list[float]]:
-    """Train on Discrete states and actions; returns the Q-table and all returns."""
+    """Train on discrete states and actions; returns the Q-table and all returns."""
     rng, env, returns, step = np.random.default_rng(seed), prepare(env), [], 0
     n_states, n_actions = env.observation_space.n, env.action_space.n
 
@@ -131,6 +131,11 @@ def prepare(env) -> gym.Env:
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     states, actions, Discrete = env.observation_space, env.action_space, gym.spaces.Discrete
+    if not isinstance(states, Discrete):  # a Tuple or MultiDiscrete: one number for all its parts
+        starts, sizes = np.array([(part.start, part.n) for part in states]).T
+        number = lambda s: int(np.ravel_multi_index(s - starts, sizes))
+        states = Discrete(sizes.prod())
+        env = gym.wrappers.TransformObservation(env, number, states)
     env = gym.wrappers.TransformObservation(env, lambda s: s - states.start, Discrete(states.n))
     return gym.wrappers.TransformAction(env, lambda a: int(a + actions.start), Discrete(actions.n))
 

@@ -130,8 +130,13 @@ def plan(seeds: list[int]) -> list[Run]:
     return runs
 
 
-def carry_out(run: Run, root: Path) -> str:
+def carry_out(run: Run, root: Path, more=lambda record, folder: {}) -> str:
     """Make one run. Its folder appears once it is whole: nothing half-done is taken for done.
+
+    Args:
+        run: the run.
+        root: the folder of the sweep.
+        more: (record, folder) -> what benchmark.json holds beside the record.
 
     Returns:
         A line on how it went; it begins with "failed" if there is nothing to keep.
@@ -170,6 +175,7 @@ def carry_out(run: Run, root: Path) -> str:
         },
         "versions": _versions(),
     }
+    record |= more(record, part)
     (part / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
@@ -201,8 +207,8 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version()}
-    for package in ("torch", "gymnasium", "numpy", "stable-baselines3"):
-        with contextlib.suppress(PackageNotFoundError):  # without the last one there are no peers
+    for package in ("torch", "gymnasium", "numpy", "box2d", "mujoco", "stable-baselines3"):
+        with contextlib.suppress(PackageNotFoundError):  # only some runs need the last three
             versions[package] = version(package)
     return versions
 
@@ -210,8 +216,11 @@ def _versions() -> dict[str, str]:
 def backend(name: str, address: str | None):
     """The joblib backend called `name`, connected to the cluster at `address` (None: start one)."""
     if name == "dask":
+        import cloudpickle
         from dask.distributed import Client
 
+        # Its workers cannot import this file, which zoo.py does.
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
         Client(address)  # joblib finds the newest client by itself
     elif name == "ray":
         import ray
@@ -220,6 +229,71 @@ def backend(name: str, address: str | None):
         ray.init(address=address)
         register_ray()
     return joblib.parallel_config(backend=name)
+
+
+def add_flags(parser: argparse.ArgumentParser, folder: str) -> None:
+    """The flags that say how runs are made; they go to `folder` in benchmark/."""
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=list(range(10)), metavar="N", help="default: 0 to 9"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=REPOSITORY / "benchmark" / folder,
+        help=f"default: benchmark/{folder}",
+    )
+    parser.add_argument(
+        "--cores", type=int, default=os.cpu_count(), help="to use at once, on all machines together"
+    )
+    parser.add_argument(
+        "--backend",
+        default="loky",
+        help="of joblib: loky (this machine), dask, ray, or one you registered",
+    )
+    parser.add_argument(
+        "--address", help="of the dask or ray cluster; without it, one is started here"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
+
+
+def carry_out_all(runs: list[Run], args: argparse.Namespace, *more) -> int:
+    """Make the runs that are not there yet.
+
+    Args:
+        runs: all runs.
+        args: the values of the flags of add_flags().
+        more: as carry_out().
+
+    Returns:
+        The exit status: 1 if a run failed.
+    """
+    root = args.out.resolve()
+    missing = [run for run in runs if not (root / run.folder / "benchmark.json").exists()]
+    print(
+        f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do",
+        flush=True,
+    )
+    if args.dry_run:
+        for run in missing:
+            print("python " + " ".join(run.command(run.folder)))
+        return 0
+    failed = 0
+    with backend(args.backend, args.address) if missing else contextlib.nullcontext():
+        # Runs that take two cores go after the others, fewer at a time, so that each has the cores
+        # it is measured on.
+        for cores in sorted({run.cores for run in missing}):
+            tasks = [
+                joblib.delayed(carry_out)(run, root, *more) for run in missing if run.cores == cores
+            ]
+            jobs = min(len(tasks), max(1, args.cores // cores))
+            # As they end, where the backend can tell; ray hands over all results at the end.
+            lines = joblib.Parallel(
+                jobs, batch_size=1, pre_dispatch=jobs, return_as=_results(args.backend)
+            )(tasks)
+            for line in lines:
+                print(line, flush=True)
+                failed += line.startswith("failed")
+    return 1 if failed else 0
 
 
 def main() -> int:
@@ -244,27 +318,7 @@ def main() -> int:
         default="",
         help='instead of the plan: what the scripts are given, "--alpha 1e-3 --steps 9999"',
     )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=list(range(10)), metavar="N", help="default: 0 to 9"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=REPOSITORY / "benchmark" / "runs",
-        help="default: benchmark/runs",
-    )
-    parser.add_argument(
-        "--cores", type=int, default=os.cpu_count(), help="to use at once, on all machines together"
-    )
-    parser.add_argument(
-        "--backend",
-        default="loky",
-        help="of joblib: loky (this machine), dask, ray, or one you registered",
-    )
-    parser.add_argument(
-        "--address", help="of the dask or ray cluster; without it, one is started here"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
+    add_flags(parser, "runs")
     args = parser.parse_args()
 
     if args.env or args.flags:
@@ -281,31 +335,7 @@ def main() -> int:
             for r in plan(args.seeds)
             if r.script in (args.scripts or r.script) and r.group in (args.only or r.group)
         ]
-    root = args.out.resolve()
-    missing = [run for run in runs if not (root / run.folder / "benchmark.json").exists()]
-    print(
-        f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do",
-        flush=True,
-    )
-    if args.dry_run:
-        for run in missing:
-            print("python " + " ".join(run.command(run.folder)))
-        return 0
-    failed = 0
-    with backend(args.backend, args.address) if missing else contextlib.nullcontext():
-        # Runs that take two cores go after the others, fewer at a time, so that each has the cores
-        # it is measured on.
-        for cores in sorted({run.cores for run in missing}):
-            tasks = [joblib.delayed(carry_out)(run, root) for run in missing if run.cores == cores]
-            jobs = min(len(tasks), max(1, args.cores // cores))
-            # As they end, where the backend can tell; ray hands over all results at the end.
-            lines = joblib.Parallel(
-                jobs, batch_size=1, pre_dispatch=jobs, return_as=_results(args.backend)
-            )(tasks)
-            for line in lines:
-                print(line, flush=True)
-                failed += line.startswith("failed")
-    return 1 if failed else 0
+    return carry_out_all(runs, args)
 
 
 def _results(name: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Tuple
 
 WHITE, BLACK, GREY, LINE = (255, 255, 255), (20, 20, 20), (150, 150, 150), (200, 200, 200)
 RED, YELLOW = (213, 60, 50), (240, 190, 30)
@@ -384,7 +384,7 @@ def first_line(error: BaseException) -> str:
 # -------------------------------------------------------------------------------- do spaces fit?
 
 # Kind of actions -> the scripts that take it. Observations: all that have a fixed size, but
-# qlearning_table takes Discrete ones only.
+# qlearning_table takes only those that a table can have a row for.
 TAKERS = {
     "Discrete": ("qlearning_table", "dqn", "reinforce", "actor_critic", "a3c", "ppo"),
     "Box": ("reinforce", "ddpg", "a3c", "ppo"),
@@ -401,7 +401,9 @@ def check_spaces(env: gym.Env, script: str) -> None:
     fit = TAKERS.get(type(actions).__name__, ())
     if not states.is_np_flattenable or (isinstance(actions, Box) and actions.dtype.kind != "f"):
         fit = ()
-    if not isinstance(states, Discrete):
+    parts = states if isinstance(states, (Tuple, MultiDiscrete)) else [states]
+    finite = all(isinstance(part, Discrete) for part in parts)
+    if not finite or math.prod(int(part.n) for part in parts) > 2**31:
         fit = [name for name in fit if name != "qlearning_table"]
     if script in sum(TAKERS.values(), ()) and script not in fit:  # nothing is known of a copy
         what = [textwrap.shorten(str(space), 60, placeholder=" ...") for space in (states, actions)]

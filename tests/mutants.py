@@ -69,6 +69,8 @@ BUGS = {
         ("on_episode gets the episode in place of the step", "info[\"episode\"][\"l\"], step)", "info[\"episode\"][\"l\"], episode)"),
         ("evaluation takes the worst action", "Q[S].argmax()", "Q[S].argmin()"),
         ("actions that do not count from 0", "int(a + actions.start)", "int(a)"),
+        ("parts of a state that do not count from 0", "(s - starts, sizes)", "(np.array(s), sizes)"),
+        ("the first part of a state counts fastest", "(s - starts, sizes)", "(s - starts, sizes, order=\"F\")"),
         # of the older list
         ("min for max", "Q[S_next].max()", "Q[S_next].min()"),
         ("gamma forgotten", "R + gamma * Q", "R + Q"),
@@ -326,6 +328,8 @@ BUGS = {
         ("the grid always starts in one cell", "self.np_random.integers(len(self.starts))", "0"),
         ("images are transposed", "image[s // columns * n :, s % columns * n :]", "image[s % columns * n :, s // columns * n :]"),
         ("half of the memory is counted", "else 2 * 4)", "else 4)"),
+        ("a table takes a Tuple with a Box in it", "finite = all(", "finite = any("),
+        ("a table may have any size", "for part in parts) > 2**31", "for part in parts) > 2**99"),
         ("Taxi's threshold", "reward_threshold=8", "reward_threshold=7"),
         # of a third list, written without looking at the tests
         ("Maze: a hell is in the wrong place for any size but 4", "ends = {paradise - size: -1.0,", "ends = {paradise - 4: -1.0,"),

@@ -1,16 +1,25 @@
 """benchmark/: a sweep makes the missing runs and no others, and the report counts them."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("joblib", reason="no joblib: see benchmark/requirements.txt")
+pytest.importorskip("scipy", reason="no scipy: see benchmark/requirements.txt")
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmark"))
+
+import zoo  # noqa: E402
+
+import dqn  # noqa: E402
+from common import envs  # noqa: E402
 
 
 def program(name: str, *arguments) -> subprocess.CompletedProcess:
@@ -63,7 +72,7 @@ def test_a_run_that_fails_is_not_kept(tmp_path):
 def test_the_plan_turns_every_departure_off_on_ten_seeds(tmp_path):
     text = program("sweep.py", "--only", "ablation", "--dry-run", "--out", tmp_path).stdout
     pages = [ast.get_docstring(ast.parse(path.read_text())) for path in ROOT.glob("*.py")]
-    flags = [flag for page in pages for flag in re.findall(r"^ {4}(--\S.*?) +off:", page, re.M)]
+    flags = [flag for page in pages for flag in re.findall(r"^ {4}(--\S.*?) +[A-Z]", page, re.M)]
     assert len(flags) >= 7
     for flag in flags:
         assert len(re.findall(f" {flag} --out", text)) % 10 == 0 < text.count(f" {flag} --out")
@@ -72,3 +81,102 @@ def test_the_plan_turns_every_departure_off_on_ten_seeds(tmp_path):
 def test_no_runs_no_report(tmp_path):
     done = program("report.py", "--runs", tmp_path, "--out", tmp_path)
     assert done.returncode == 2 and "no runs in" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------ the zoo
+
+
+@pytest.mark.parametrize("env", sorted({env for rows in zoo.ZOO.values() for env in rows}))
+def test_the_rows_of_the_zoo_open_and_fit(env):
+    if package := {"Lunar": "Box2D", "HalfC": "mujoco"}.get(env[:5]):
+        pytest.importorskip(package, reason=f"no {package}: see benchmark/requirements.txt")
+    with envs.make(env) as world:
+        assert not world.spec.max_episode_steps or world.spec.max_episode_steps <= 1_000
+        for script, rows in zoo.ZOO.items():
+            if env in rows:
+                envs.check_spaces(world, script)
+
+
+def test_the_plan_of_the_zoo():
+    rows = zoo.plan(list(zoo.ZOO), None, list(range(10)))
+    assert [len(row) for row in rows].count(3) == 2 and {len(row) for row in rows} == {3, 10}
+    commands = [" ".join(row[-1].command(Path("DIR"))) for row in rows]
+    assert (
+        "a3c.py --env Pendulum-v1 --seed 9 --steps 1000000 --no-stop-when-solved --workers 1"
+        " --out DIR" in commands
+    )
+    assert "qlearning_table.py --env Taxi-v3 --seed 9 --no-stop-when-solved --out DIR" in commands
+    assert len({row[0].folder for row in rows}) == len(rows) == 33
+    assert [row[0].script for row in zoo.plan(["dqn", "ppo"], ["Pendulum-v1"], [4])] == ["ppo"]
+
+
+def test_the_zoo_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(zoo, "ZOO", {"dqn": {"CartPole-v1": (500, 300)}})
+
+    def main(*flags):
+        flags = [*flags, "--out", str(tmp_path / "runs"), "--cores", "1"]
+        monkeypatch.setattr(sys, "argv", ["zoo.py", *flags])
+        assert zoo.main() == 0
+        return capsys.readouterr().out
+
+    assert "1 runs, 0 of them done, 1 to do" in main("--seeds", "0")
+    (path,) = tmp_path.glob("runs/dqn/CartPole-v1/*/seed0/benchmark.json")
+    record = json.loads(path.read_text())
+    assert record["command"].startswith("python dqn.py --env CartPole-v1 --seed 0 --steps 300 ")
+    assert len(record["returns"]) == 100 and record["steps"] == 300 and record["commit"]
+    assert dqn.main(["--load", str(path.parent)]) == 0  # which plays the first 20 of these episodes
+    assert (
+        f"20 episodes: mean return {np.mean(record['returns'][:20]):.2f}" in capsys.readouterr()[0]
+    )
+
+    other = path.parent.with_name("seed1") / path.name
+    other.parent.mkdir()
+    other.write_text(json.dumps(record | {"returns": [30.0] * 50 + [10.0] * 50}))
+    text = main("--seeds", "0", "1", "2", "--dry-run", "--table", str(tmp_path / "zoo.md"))
+    assert "3 runs, 2 of them done, 1 to do" in text and text.count("--seed ") == 1
+    line = (tmp_path / "zoo.md").read_text().splitlines()[-1]
+    means = sorted([np.mean(record["returns"]), 20])
+    low, mean, high = (f"{x:.2f}" for x in (means[0], np.mean(means), means[1]))
+    assert line == (
+        "| `python dqn.py --env CartPole-v1 --steps 300 --no-stop-when-solved` | 300 | 500"
+        f" | {mean} | {mean} [{low} to {high}] | {low} to {high} | 2 |"
+    )
+    other.write_text(json.dumps(record | {"returns": []}))  # it diverged
+    assert f"| -inf to {np.mean(record['returns']):.2f} | 2 |" in main("--seeds", "0", "1")
+
+
+def test_interquartile_mean_and_interval():
+    assert zoo.middle([1.0, 2.0]) == (1.5, 1, 2)  # a half of the resamples holds one value only
+    values = [-1000.0, -1000.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 1000.0, 1000.0]
+    assert zoo.middle(values)[0] == 5.5
+    assert zoo.middle([5.0] * 10) == (5, 5, 5)
+    assert zoo.middle([2.0])[0] == 2 and np.isnan(zoo.middle([2.0])[1:]).all()
+    mean, low, high = zoo.middle(list(np.random.default_rng(0).normal(size=1_000)))
+    # The spread of a mean trimmed by a quarter on both sides is 1.092 / sqrt(n) for normal values.
+    assert (high - low) / 2 == pytest.approx(1.96 * 1.092 / np.sqrt(1_000), rel=0.15)
+    assert low < mean < high
+
+
+def test_the_optimum_is_exact():
+    """FrozenLake from its rules: on ice an action excludes one direction, the opposite one."""
+    ice = "SFFFFHFHFFFHHFFG"
+
+    @functools.cache
+    def best(s, k):
+        """The best chance of the goal within k steps from s."""
+        if ice[s] in "HG" or k == 0:
+            return float(ice[s] == "G")
+        row, column = divmod(s, 4)
+        left, down = 4 * row + max(column - 1, 0), 4 * min(row + 1, 3) + column
+        right, up = 4 * row + min(column + 1, 3), 4 * max(row - 1, 0) + column
+        moves = [best(place, k - 1) for place in (left, down, right, up)]
+        return (sum(moves) - min(moves)) / 3
+
+    assert (
+        zoo.optimum("FrozenLake-v1")
+        == pytest.approx(best(0, 100))
+        == pytest.approx(0.744, abs=1e-3)
+    )
+    assert zoo.optimum("CliffWalking-v1") == -13
+    assert zoo.optimum("Taxi-v3") == pytest.approx(7.93, abs=0.005)
+    assert zoo.optimum("Blackjack-v1") is None  # it has no table

@@ -448,6 +448,39 @@ def test_spaces_that_are_not_counted_from_zero(script):
         assert (state == action) if isinstance(state, int | np.integer) else (state[action] == 1)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Tuple([gym.spaces.Discrete(n, start=start) for n, start in ((2, 0), (4, 7))]),
+        gym.spaces.MultiDiscrete([3, 2, 4], start=[5, -1, 0]),
+        gym.make("Blackjack-v1").observation_space,
+    ],
+)
+def test_qlearning_numbers_states_of_several_parts(space):
+    """In the order of itertools.product: the last part counts fastest."""
+    env = gym.Env()
+    env.observation_space, env.action_space = space, gym.spaces.Discrete(2)
+    prepared = qlearning_table.prepare(env)
+    observations = list(itertools.product(*(range(p.start, p.start + p.n) for p in space)))
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        observations = list(map(np.array, observations))
+    assert all(map(space.contains, observations))
+    numbers = []
+    for observation in observations:
+        env.reset = lambda seed=None, options=None, first=observation: (first, {})
+        numbers.append(prepared.reset()[0])
+    assert numbers == list(range(len(observations)))
+    assert prepared.observation_space == gym.spaces.Discrete(len(observations))
+
+
+def test_qlearning_on_blackjack():
+    env = envs.make("Blackjack-v1")
+    envs.check_spaces(env, "qlearning_table")
+    Q, returns = qlearning_table.train(env, episodes=200)
+    assert Q.shape == (32 * 11 * 2, 2) and len(returns) == 200 and set(returns) == {-1, 0, 1}
+    assert 20 < (Q != 0).any(axis=1).sum() < 200
+
+
 def test_a_memory_that_does_not_fit_is_refused():
     env = dqn.prepare(envs.make("CartPole-v1"))
     envs.check_memory(env, 100_000)
@@ -496,9 +529,18 @@ def test_solved_at():
 
 @pytest.mark.parametrize("script", sorted({*envs.TAKERS["Discrete"], *envs.TAKERS["Box"]}))
 def test_which_spaces_a_script_takes(script):
-    """Only qlearning_table needs Discrete states; a Box of integers fits no script."""
-    box = gym.spaces.Box(-1, 1, (2,))
-    states = {"Discrete": gym.spaces.Discrete(3), "Box": box}
+    """Only qlearning_table needs finitely many states; a Box of integers fits no script."""
+    box, three = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3)
+    states = {
+        "Discrete": three,
+        "Tuple": gym.spaces.Tuple([three, three]),
+        "MultiDiscrete": gym.spaces.MultiDiscrete([2, 3]),
+        "Box": box,
+        "Tuple with a Box": gym.spaces.Tuple([three, box]),
+        "Tuple of Tuples": gym.spaces.Tuple([gym.spaces.Tuple([three, three])]),
+        "table of 10**20 rows": gym.spaces.MultiDiscrete([10] * 20),
+    }
+    finite = ("Discrete", "Tuple", "MultiDiscrete")
     actions = {
         "Discrete": gym.spaces.Discrete(2),
         "Box": box,
@@ -513,6 +555,6 @@ def test_which_spaces_a_script_takes(script):
     for state, action in itertools.product(states, actions):
         env = gym.Env()
         env.observation_space, env.action_space = states[state], actions[action]
-        fits = action in taken[script] and (state == "Discrete" or script != "qlearning_table")
+        fits = action in taken[script] and (state in finite or script != "qlearning_table")
         with contextlib.nullcontext() if fits else pytest.raises(envs.BadInput):
             envs.check_spaces(env, script)

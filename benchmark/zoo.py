@@ -1,0 +1,212 @@
+"""Our scripts, each with one set of defaults, beside Stable-Baselines3 tuned to each environment.
+
+    python benchmark/zoo.py                               all rows; it takes many hours
+    python benchmark/zoo.py --scripts ppo --env Acrobot-v1 --seeds 0 1 2
+    python benchmark/zoo.py --dry-run                     no runs: what there is to do, the table
+
+A run has the steps that rl-baselines3-zoo gives Stable-Baselines3, and does not stop when it is
+solved. Then the greedy policy plays 100 episodes: these returns are in the run's benchmark.json,
+which is otherwise as sweep.py writes it. Runs go on where they were stopped. At the end the table
+of all runs that are there is printed; --table FILE writes it, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import scipy.stats
+from sweep import REPOSITORY, Run, add_flags, carry_out_all
+
+sys.path.insert(0, str(REPOSITORY))  # `common` lies in the repository's root
+
+EPISODES, STEPS = 100, 100_000  # of the greedy policy; the longest time limit is 1,000 steps
+A2C = {
+    "CartPole-v1": (500, 500_000),
+    "Acrobot-v1": (-83.4, 500_000),
+    "MountainCar-v0": (-111, 1_000_000),
+    "LunarLander-v3": (156, 200_000),
+}
+# Script -> environment -> the zoo's mean return (None: there is none), and its steps (None: the
+# script's budget). From benchmark.md in https://github.com/DLR-RM/rl-baselines3-zoo.
+ZOO = {
+    "qlearning_table": dict.fromkeys(
+        ("Taxi-v3", "CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Blackjack-v1"),
+        (None, None),
+    ),
+    "dqn": {
+        "CartPole-v1": (500, 50_000),
+        "Acrobot-v1": (-76.6, 100_000),
+        "MountainCar-v0": (-100.8, 120_000),
+        "LunarLander-v3": (154, 100_000),
+    },
+    "reinforce": dict.fromkeys(
+        ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCarContinuous-v0"),
+        (None, 300_000),
+    ),
+    "actor_critic": A2C,
+    "ddpg": {
+        "Pendulum-v1": (-152, 20_000),
+        "LunarLanderContinuous-v3": (230, 300_000),
+        "MountainCarContinuous-v0": (93.5, 300_000),
+    },
+    "a3c": A2C | {"Pendulum-v1": (-163, 1_000_000), "MountainCarContinuous-v0": (91, 100_000)},
+    "ppo": {
+        "CartPole-v1": (500, 100_000),
+        "Acrobot-v1": (-73.5, 1_000_000),
+        "MountainCar-v0": (-110, 1_000_000),
+        "LunarLander-v3": (242, 1_000_000),
+        "Pendulum-v1": (-172, 100_000),
+        "MountainCarContinuous-v0": (88, 20_000),
+        "HalfCheetah-v5": (5819, 1_000_000),
+    },
+}
+# A run takes more than 10 minutes: three seeds.
+LONG = {("ddpg", "LunarLanderContinuous-v3"), ("ddpg", "MountainCarContinuous-v0")}
+NOTE = """\
+Mean return of 100 episodes of the greedy policy after so many steps: over the seeds the median, the
+interquartile mean with its 95 % bootstrap interval, the least and the most. *Reference* is what
+rl-baselines3-zoo reports for Stable-Baselines3 with settings tuned to the environment, of one run
+each (A2C beside actor_critic.py and a3c.py; LunarLander-v2 and HalfCheetah-v3, older versions); for
+qlearning_table.py it is the exact optimum within the time limit. \\*: a run takes more than 10
+minutes, so that there are three seeds only. A run that diverged counts as -inf.
+
+| command | steps | reference | median | interquartile mean | range | seeds |
+|---|---|---|---|---|---|---|
+"""
+
+
+def plan(scripts: list[str], envs: list[str] | None, seeds: list[int]) -> list[list[Run]]:
+    """The runs of each row of the table; `envs` None: on all environments."""
+    rows = []
+    for script in scripts:
+        for env, (_, steps) in ZOO[script].items():
+            flags = f"--steps {steps} " if steps else ""
+            flags += "--no-stop-when-solved" + (" --workers 1" if script == "a3c" else "")
+            some = seeds[:3] if (script, env) in LONG else seeds
+            if not envs or env in envs:
+                rows.append([Run("zoo", script, env, tuple(flags.split()), seed) for seed in some])
+    return rows
+
+
+def evaluate(record: dict, folder: Path) -> dict:
+    """Let the policy that was saved in `folder` play; of a run that diverged, nothing.
+
+    Returns:
+        "returns", one for each episode, and "steps", those of the training.
+    """
+    if record["status"]:
+        return {"returns": []}
+    sys.path.insert(0, str(REPOSITORY))  # of a worker, which may be on another machine
+    import torch
+
+    from common import runs
+
+    torch.set_num_threads(1)
+    played, play = [], runs.play
+    keep = lambda *args, **kwargs: played.extend(play(*args, **kwargs)) or played
+    load = ["--load", str(folder), "--seed", str(record["seed"])]
+    with (
+        mock.patch.multiple(runs, EPISODES=EPISODES, STEPS=STEPS, play=keep),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        status = importlib.import_module(record["script"]).main(load)
+    if status:
+        raise RuntimeError(f"{record['script']}.py --load {folder} ended with status {status}")
+    steps = int(re.search(r"^trained for .*, (\d+) steps", record["output"], re.M)[1])
+    return {"returns": [total for total, *_ in played], "steps": steps}
+
+
+def optimum(env_id: str) -> float | None:
+    """The best mean return within the time limit, from an environment's transition table P.
+
+    Value iteration without a discount: after k rounds V[s] is the best mean return of k steps
+    from s. Without a time limit it is 1,000 of them. None: there is no table.
+    """
+    from common import envs
+
+    env = envs.make(env_id)
+    table = getattr(env.unwrapped, "P", None)
+    if not table:
+        return None
+    V = [0.0] * len(table)
+    for _ in range(env.spec.max_episode_steps or 1_000):
+        V = [
+            max(
+                sum(p * (reward + V[s] * (not end)) for p, s, reward, end in outcomes)
+                for outcomes in table[state].values()
+            )
+            for state in range(len(table))
+        ]
+    return float(np.dot(env.unwrapped.initial_state_distrib, V))
+
+
+def middle(values: list[float]) -> tuple[float, float, float]:
+    """The interquartile mean, and the ends of its 95 % bootstrap interval (of one value: NaN)."""
+    mean = functools.partial(scipy.stats.trim_mean, proportiontocut=0.25)
+    low, high = np.nan, np.nan
+    if len(values) > 1:
+        found = scipy.stats.bootstrap((values,), mean, method="percentile", rng=0)
+        low, high = found.confidence_interval
+    return float(mean(values)), float(low), float(high)
+
+
+def number(x: float | None) -> str:
+    """1,234 or 12.34; nothing where there is no number."""
+    return "" if x is None or np.isnan(x) else f"{x:,.{0 if abs(x) >= 100 else 2}f}"
+
+
+def row(runs: list[Run], root: Path) -> str:
+    """One line of the table, of the runs that are there; none: ""."""
+    paths = [root / run.folder / "benchmark.json" for run in runs]
+    records = [json.loads(path.read_text()) for path in paths if path.exists()]
+    if not records:
+        return ""
+    means = [float(np.mean(record["returns"] or -np.inf)) for record in records]
+    steps = [record["steps"] for record in records if record["returns"]]
+    script, env = runs[0].script, runs[0].env
+    reference = optimum(env) if script == "qlearning_table" else ZOO[script][env][0]
+    mean, low, high = map(number, middle(means))
+    cells = [
+        f"`python {script}.py --env {env} {' '.join(runs[0].flags)}`",
+        number(np.median(steps or np.nan)),
+        number(reference),
+        number(np.median(means)),
+        mean + f" [{low} to {high}]" * bool(low),
+        f"{number(min(means))} to {number(max(means))}",
+        f"{len(records)}" + r" \*" * ((script, env) in LONG),
+    ]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def main() -> int:
+    """The command line. Returns the exit status: 1 if a run failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scripts", nargs="+", choices=ZOO, default=list(ZOO))
+    parser.add_argument("--env", nargs="+", help="only these environments")
+    parser.add_argument("--table", type=Path, metavar="FILE.md", help="where to write the table")
+    add_flags(parser, "runs/zoo")
+    args = parser.parse_args()
+
+    rows = plan(args.scripts, args.env, args.seeds)
+    status = carry_out_all(sum(rows, []), args, evaluate)
+    text = NOTE + "".join(row(runs, args.out.resolve()) for runs in rows)
+    print(text)
+    if args.table:
+        args.table.write_text(text)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
