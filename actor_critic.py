@@ -207,9 +207,9 @@ def prepare(env) -> gym.Env:
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
 
 
-# The slide and nothing else. [1] weights with Q, which is large where returns are large: a larger
-# alpha soon makes the policy take one single action.
-LITERAL = dict(alpha=1e-5, beta=1e-3, batch=1, advantage=False, adam=False)
+# The slide and nothing else. [1] weights with Q itself. With a smaller gamma more of Q is due to the
+# action: with 0.99, or larger steps, the policy soon takes one single action and stays with it.
+LITERAL = dict(gamma=0.9, alpha=1e-4, beta=1e-2, batch=1, advantage=False, adam=False)
 
 
 def literally(env, *, literal: bool = False, **given):

@@ -162,7 +162,7 @@ BUGS = {
         ("the advantage of Q in place of the real value", "weight = y - ", "weight = Q_t.detach() - "),
         ("the next step's max in place of its real value", "r[t] + gamma * y[t + 1]", "r[t] + gamma * best[t + 1]"),
         ("the actor's loss is a sum", "log_pi.gather(1, a).squeeze(1)).mean()", "log_pi.gather(1, a).squeeze(1)).sum()"),
-        ("--literal updates after two steps", "beta=1e-3, batch=1", "beta=1e-3, batch=2"),
+        ("--literal updates after two steps", "beta=1e-2, batch=1", "beta=1e-2, batch=2"),
         ("the value of pi is the max", "(actor(state).softmax(-1) * critic(state)).sum()", "critic(state).max()"),
         ("steps of an update are kept for the next", "transitions.clear()", "del transitions[:-1]"),
         # of the older list
