@@ -232,7 +232,7 @@ def test_literal_turns_off_each_departure_that_the_docstring_names(script):
         off = float(value) if value else not flag.startswith("no-")
         assert literal[name] == off
         assert inspect.signature(script.train).parameters[name].default != off
-    suits = {"alpha", "beta", "batch", "steps"}
+    suits = {"gamma", "alpha", "beta", "batch", "steps"}
     assert set(literal) <= {f.removeprefix("no-").replace("-", "_") for f, _ in flags} | suits
 
 
