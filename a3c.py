@@ -214,7 +214,7 @@ class Model(nn.Module):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
         self.actor = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, n))
-        # Small weights at the end: at first no state prefers an action that nothing speaks for.
+        # Small last weights: before any reward the policy is almost the same in every state.
         self.actor[-1].weight.data.mul_(0.01)
         self.critic = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
@@ -235,10 +235,10 @@ class Model(nn.Module):
 
 
 class Trunk(nn.Sequential):
-    """The first layer, behind two convolutions if the states are images (channels, height, width).
+    """The first hidden layer. Images (channels, height, width) pass two convolutions before it.
 
-    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
-    2. Where each pixel counts, below 40x40, both are 3x3 in steps of 1.
+    At 84x84 these are those of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of 2.
+    Below 40x40, where every pixel counts, both are 3x3 in steps of 1.
     """
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
@@ -252,7 +252,7 @@ class Trunk(nn.Sequential):
         self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""
         return super().forward(states / 255 if states.dtype == torch.uint8 else states)
 
 
@@ -311,13 +311,13 @@ def start_worker(rank: int, make_env, shared: Shared, episodes, settings: dict) 
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
-    Images, uint8 (channels, height, width), stay as they are.
+    Images, uint8 (channels, height, width) of at least 5x5 pixels, stay as they are.
     Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
     info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     seen = env.observation_space
-    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+    if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:
         env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     space = env.action_space
     if isinstance(space, gym.spaces.Discrete):  # counted from 0, as the logits are

@@ -82,11 +82,11 @@ def train(
 ) -> tuple[Network, Network, list[float]]:
     """Train on an environment with Discrete actions; returns actor, critic and all returns."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
+    torch.set_num_threads(1)  # for small networks a second thread costs more than it gains
     env, returns, step, transitions = prepare(env), [], 0, []
     sizes = env.observation_space.shape, env.action_space.n, hidden
     actor, critic = Network(*sizes), Network(*sizes)  # logits of pi_theta, and Q_phi
-    # Small weights at the end: at first no state prefers an action that nothing speaks for.
+    # Small last weights: before any reward the policy is almost the same in every state.
     actor[-1].weight.data.mul_(0.01)
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
@@ -167,14 +167,14 @@ class Network(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], n_actions: int, hidden: int):
         first, last = Trunk(shape, hidden), nn.Linear(hidden, n_actions)
-        super().__init__(first, nn.Tanh(), last)  # none after last: outputs can be any number
+        super().__init__(first, nn.Tanh(), last)  # no activation after last: any number
 
 
 class Trunk(nn.Sequential):
-    """The first layer, behind two convolutions if the states are images (channels, height, width).
+    """The first hidden layer. Images (channels, height, width) pass two convolutions before it.
 
-    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
-    2. Where each pixel counts, below 40x40, both are 3x3 in steps of 1.
+    At 84x84 these are those of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of 2.
+    Below 40x40, where every pixel counts, both are 3x3 in steps of 1.
     """
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
@@ -188,27 +188,28 @@ class Trunk(nn.Sequential):
         self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""
         return super().forward(states / 255 if states.dtype == torch.uint8 else states)
 
 
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
-    Images, uint8 (channels, height, width), stay as they are.
+    Images, uint8 (channels, height, width) of at least 5x5 pixels, stay as they are.
 
     At the end of an episode, info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     seen = env.observation_space
-    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+    if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:
         env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     start, n = int(env.action_space.start), env.action_space.n  # actions are counted from 0 here
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
 
 
-# The slide and nothing else. [1] weights with Q itself. With a smaller gamma more of Q is due to the
-# action: with 0.99, or larger steps, the policy soon takes one single action and stays with it.
+# The slide and nothing else. [1] weights with Q itself, and most of Q is the same for all actions:
+# with gamma = 0.99, or larger steps, the policy soon takes one action only. A smaller gamma counts
+# fewer later rewards, so that the action makes up more of Q.
 LITERAL = dict(gamma=0.9, alpha=1e-4, beta=1e-2, batch=1, advantage=False, adam=False)
 
 

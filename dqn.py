@@ -45,12 +45,12 @@ Try
 
     python dqn.py --env CartPole-v1
     python dqn.py --env Maze-v0 --gamma 0.9 --render
-    python dqn.py --env LunarLander-v3
     python dqn.py --env CartPole-v1 --literal --tau 0.01
     python dqn.py --env MinAtar/Breakout-v1
 
-In a notebook phi for Atari is two of Gymnasium's wrappers (import ale_py first):
+On Atari in a notebook, phi is two of Gymnasium's wrappers:
 
+    import ale_py  # registers the games
     env = gym.make("ALE/Breakout-v5", frameskip=1)
     env = gym.wrappers.AtariPreprocessing(env)  # grey, 84x84, each action for 4 frames
     q_network, returns = train(gym.wrappers.FrameStackObservation(env, 4))
@@ -95,7 +95,7 @@ def train(
 ) -> tuple[QNetwork, list[float]]:
     """Train on an environment with Discrete actions; returns the Q-network and all returns."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # for networks this small a second thread costs more than it gains
+    torch.set_num_threads(1)  # for small networks a second thread costs more than it gains
     rng, env, returns, step = np.random.default_rng(seed), prepare(env), [], 0
     if scale_rewards:  # beyond the slide; the returns that train() reports stay as they are
         env = gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))
@@ -114,7 +114,7 @@ def train(
     # M is `episodes`; `steps` is a second budget.
     # [3] for episode = 1, M do
     for episode in range(1, episodes + 1):
-        # The slide's s_t holds all images so far. phi keeps of them what predicts the future: the
+        # The slide's s_t holds all images so far. phi keeps the part that predicts the future: the
         # last observation where the environment is Markov, the last 4 images of a game, since one
         # does not show where the ball is going. `state` is phi_t: (n_features,), or (4, 84, 84).
         # Only the first reset gets the seed. If each did, all episodes would start in the same way.
@@ -142,7 +142,7 @@ def train(
             # [8] Execute action a_t in emulator and observe reward r_t and image x_{t+1}
             x, reward, terminated, truncated, info = env.step(action)
             done = terminated or truncated
-            # As at [4]: a vector, or the last 4 images, grey and small (the wrappers under `Try`).
+            # As at [4]: a vector, or the last 4 images, which the wrappers have stacked.
             # [9] Set s_{t+1} = s_t, a_t, x_{t+1} and preprocess phi_{t+1} = phi(s_{t+1})
             next_state = phi(x)
             # D keeps `terminated`, for [12]. A time limit is not terminal: the task would have gone
@@ -191,7 +191,7 @@ def train(
 
 
 def phi(observation: np.ndarray) -> torch.Tensor:
-    """Preprocess one observation: what the wrappers leave to do is to make a tensor, a copy."""
+    """Preprocess one observation. The wrappers have done most of it; this copies it to a tensor."""
     return torch.tensor(observation)
 
 
@@ -205,10 +205,10 @@ class QNetwork(nn.Sequential):
 
 
 class Trunk(nn.Sequential):
-    """The first layer, behind two convolutions if the states are images (channels, height, width).
+    """The first hidden layer. Images (channels, height, width) pass two convolutions before it.
 
-    At 84x84 these are the ones of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of
-    2. Where each pixel counts, below 40x40, both are 3x3 in steps of 1.
+    At 84x84 these are those of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of 2.
+    Below 40x40, where every pixel counts, both are 3x3 in steps of 1.
     """
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
@@ -222,16 +222,17 @@ class Trunk(nn.Sequential):
         self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """States (batch, *shape) -> (batch, hidden). Pixels come as bytes: 0 to 255, here to 1."""
+        """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""
         return super().forward(states / 255 if states.dtype == torch.uint8 else states)
 
 
 class ReplayMemory:
-    """D: the last `capacity` transitions. States are kept as references: phi_{j+1} and the phi_j of
-    the next transition are one and the same tensor, so that each image is in memory once, as bytes.
+    """D: the last `capacity` transitions. phi_{j+1} and the phi_j of the next transition are the
+    same tensor, stored as two references: each state is in memory once, images as bytes.
 
-    Each spans up to n steps of one episode: r_j + gamma r_{j+1} + ... + gamma^{n-1} r_{j+n-1} in
-    place of r_j, phi_{j+n} in place of phi_{j+1}, gamma^n in place of gamma. n = 1: the slide.
+    Each transition spans up to n steps of one episode: r_j + gamma r_{j+1} + ... +
+    gamma^{n-1} r_{j+n-1} in place of r_j, phi_{j+n} in place of phi_{j+1}, gamma^n in place of
+    gamma. n = 1: the slide.
     """
 
     def __init__(self, capacity: int, n_steps: int, gamma: float):
@@ -262,13 +263,13 @@ class ReplayMemory:
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
-    Images, uint8 (channels, height, width), stay as they are.
+    Images, uint8 (channels, height, width) of at least 5x5 pixels, stay as they are.
 
     At the end of an episode, info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     seen = env.observation_space
-    if seen.dtype != np.uint8 or len(seen.shape) != 3:  # images stay as they are
+    if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:
         env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
     start, n = int(env.action_space.start), env.action_space.n  # actions are numbered from 0 here
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))

@@ -182,14 +182,15 @@ class Maze(FiniteMDP):
 class MiniPong(gym.Env):
     """The lecture's Pong on 12x10 pixels: the agent has the right paddle, +1 or -1 for a point.
 
-    Observation: the image, uint8, shape (12, 10, 1): paddles of 4 pixels and a ball, 255 on 0. The
-    ball moves one pixel down or up and one sideways in each step, and comes off the upper half of a
-    paddle upwards, off the lower half downwards. It is served from the middle towards the agent, at
-    a random height. In each step the agent's paddle moves one pixel UP or DOWN, the opponent's with
-    probability `skill` one pixel towards the ball. A perfect player wins all points.
+    Observation: the image, uint8, shape (12, 10, 1): paddles of 4 pixels and a ball, white (255) on
+    black. The ball moves one pixel down or up and one sideways in each step, and comes off the
+    upper half of a paddle upwards, off the lower half downwards. It is served from the middle
+    towards the agent, at a random height. In each step the agent's paddle moves one pixel UP or
+    DOWN, the opponent's with probability `skill` one pixel towards the ball. With skill 0.5 a
+    player who follows the ball wins every game of one point.
 
     Args:
-        points: an episode ends when one side has won so many.
+        points: the episode ends when one side has won this many.
         skill: of the opponent, in [0, 1].
         render_mode: None, "ansi" or "rgb_array".
     """
@@ -246,11 +247,11 @@ class MiniPong(gym.Env):
         return image
 
     def render(self):
-        """The present image in the chosen render_mode: a string, or 16 pixels for each of its."""
+        """The present image in the chosen render_mode: a string, or 16x16 for each pixel."""
         image = self._image()[..., 0]
         if self.render_mode == "ansi":
             return "\n".join("".join("#" if pixel else "." for pixel in row) for row in image)
-        large = np.repeat(np.kron(image, np.ones((16, 16), np.uint8))[..., None], 3, axis=2)
+        large = image.repeat(16, 0).repeat(16, 1)[..., None].repeat(3, 2)
         return large if self.render_mode == "rgb_array" else None
 
 
@@ -258,8 +259,8 @@ class MiniPong(gym.Env):
 gym.register("Treasure-v0", entry_point="common.envs:Treasure", max_episode_steps=1000)
 gym.register("GridWorld-v0", entry_point="common.envs:GridWorld", max_episode_steps=200)
 gym.register("Maze-v0", entry_point="common.envs:Maze", max_episode_steps=200)
-pong = dict(entry_point="common.envs:MiniPong", max_episode_steps=1000)
-gym.register("MiniPong-v0", reward_threshold=0.8, **pong)  # 90 % of the points
+# 0.8: 90 % of the points.
+gym.register("MiniPong-v0", "common.envs:MiniPong", reward_threshold=0.8, max_episode_steps=1000)
 
 # Course notes name Taxi-v3. Gymnasium 1.3 renamed it to Taxi-v4, which differs only in options.
 if "Taxi-v3" not in gym.registry:
@@ -319,7 +320,7 @@ def phi(env: gym.Env, screen_size: int = 84) -> gym.Env:
         return env
     env = gym.wrappers.FrameStackObservation(env, 4)  # (4, height, width), perhaps with channels
     shape = (4 * math.prod(space.shape[2:]), *space.shape[:2])
-    white = np.uint8(255 if space.dtype == bool else 1)  # the networks divide by 255
+    white = np.uint8(255 // max(1, int(space.high.max())))  # the brightest pixel becomes 255
     see = lambda x: np.moveaxis(x.reshape(4, *shape[1:], -1), 3, 1).reshape(shape) * white
     return gym.wrappers.TransformObservation(env, see, Box(0, 255, shape, np.uint8))
 
@@ -340,12 +341,11 @@ def make(env_id: str, *, stop=None, **options) -> gym.Env:
         BadInput: the id is unknown, its package is not installed, or it refuses an option; the
             message says what to do.
     """
-    seen = {}
-    if env_id.startswith("ALE/"):
-        # This package registers them. frameskip: phi repeats the actions.
-        env_id, options = f"ale_py:{env_id}", {"frameskip": 1} | options
-        seen = {"screen_size": options.pop("screen_size", 84)}
-    name = env_id.split(":")[-1]
+    name, seen = env_id.split(":")[-1], {}
+    if name.startswith("ALE/"):  # the package ale_py registers them
+        env_id, seen = f"ale_py:{name}", {"screen_size": options.pop("screen_size", 84)}
+        if options.get("obs_type", "rgb") == "rgb":  # phi repeats the actions
+            options = {"frameskip": 1} | options
     if env_id.startswith("MinAtar/") and env_id not in gym.registry:
         with contextlib.suppress(ImportError):
             import minatar.gym
@@ -417,7 +417,8 @@ def check_memory(prepared: gym.Env, memory: int) -> None:
 
     Args:
         prepared: the environment as the script prepares it: float32 vectors, or uint8 images.
-        memory: the capacity in transitions, with a state each, and for vectors at most two.
+        memory: the capacity in transitions, an image or two vectors for each. On a GPU the memory
+            is the GPU's, which is not checked.
 
     Raises:
         BadInput: naming its size and the flag.

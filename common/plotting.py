@@ -155,15 +155,17 @@ def picture(env: gym.Env, look: Callable[[object], tuple], title: str) -> bytes:
 
 
 def frame(image: np.ndarray, total: float) -> np.ndarray:
-    """An image for clip(), at most 480 pixels wide and high, with the return so far.
+    """An image for clip(), 160 to 480 pixels wide or high, with the return so far.
 
     Args:
-        image: what env.render() gives, uint8, shape (height, width, 3).
+        image: what env.render() gives, shape (height, width, 3), uint8 or (MinAtar) from 0 to 1.
         total: the return so far.
     """
     from PIL import Image, ImageDraw
 
-    small = Image.fromarray(image)
+    image = image if image.dtype == np.uint8 else np.uint8(255 * image)
+    n = max(1, 160 // max(image.shape[:2]))
+    small = Image.fromarray(image.repeat(n, 0).repeat(n, 1))
     small.thumbnail((480, 480))
     style = dict(fill="black", stroke_width=2, stroke_fill="white")
     ImageDraw.Draw(small).text((6, 4), f"return {total:.5g}", **style)

@@ -122,8 +122,8 @@ class World:
             where the first training episodes are shown, too
         record: save a clip as FILE.gif, or FILE.mp4 (with imageio-ffmpeg)
         picture: draw what was learned as FILE.png: Treasure-v0, GridWorld-v0, Maze-v0
-        device: where the networks are; auto takes a GPU for images, if there is one: the small
-            networks of vectors are faster on the CPU
+        device: where the networks are; auto: a GPU for images, if there is one, else the CPU, which
+            is faster for small networks. On a GPU two runs of one seed may differ
     """
 
     env: str = ""
@@ -418,15 +418,14 @@ class Run:
         self.saves = flags.save and not flags.load
         with contextlib.closing(self.open()) as one:
             envs.check_spaces(one, script)
-            gpu = (
-                script in ("dqn", "reinforce", "actor_critic", "ppo") and torch.cuda.is_available()
-            )
+            gpu = script not in ("qlearning_table", "ddpg", "a3c") and torch.cuda.is_available()
             if flags.device == "cuda" and not gpu:
                 raise BadInput(f"--device cuda: not with {script}.py on this machine; leave it out")
-            images = len(self.prepare(one).observation_space.shape or ()) == 3
+            prepared = self.prepare(one)
+            images = len(prepared.observation_space.shape or ()) == 3
             self.cuda = flags.device == "cuda" or (flags.device == "auto" and gpu and images)
             if "memory" in hp and not flags.load:
-                envs.check_memory(self.prepare(one), hp["memory"])
+                envs.check_memory(prepared, hp["memory"])
             self._check_files(one)
 
     def _check_files(self, env: gym.Env) -> None:
@@ -445,7 +444,8 @@ class Run:
             try:  # a clip of one image, so that a missing package shows now
                 with contextlib.closing(self.open(render_mode="rgb_array")) as env:
                     env.reset()
-                    plotting.clip([env.render()], 30, record.suffix if record else ".gif")
+                    image = plotting.frame(env.render(), 0.0)
+                    plotting.clip([image], 30, record.suffix if record else ".gif")
             except Exception as error:
                 flag = f"--record {record}" if record else "--render"
                 why = f"{flags.env} cannot be drawn: {envs.first_line(error)}"

@@ -119,7 +119,7 @@ BUGS = {
         ("D does not keep the image, but what the environment later writes into it", "return torch.tensor(observation)", "return torch.from_numpy(observation)"),
         ("a second copy of each state stands in D", "= state, next_state\n", "= state, next_state.clone()\n"),
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
-        ("images are flattened at the door", "if seen.dtype != np.uint8 or len(seen.shape) != 3:", "if True:"),
+        ("images are flattened at the door", "if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:", "if True:"),
     ],
     "reinforce.py": [
         ("the policy begins with preferences", "self.layers[-1].weight.data.mul_(0.01)", "pass"),

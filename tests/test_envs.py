@@ -6,6 +6,7 @@ And make(), which opens any environment or says what to do, and Guard.
 import contextlib
 import functools
 import itertools
+import math
 import multiprocessing
 import subprocess
 import sys
@@ -291,6 +292,21 @@ def test_phi_leaves_what_is_no_image(shape, dtype):
 def test_images_reach_the_network_as_bytes(script):
     env = script.prepare(envs.make("MiniPong-v0"))
     assert env.observation_space == gym.spaces.Box(0, 255, (4, 12, 10), np.uint8)
+
+
+@pytest.mark.parametrize("script", [dqn, reinforce, actor_critic, a3c, ppo])
+@pytest.mark.parametrize("shape", [(210, 160, 3), (12, 10, 1), (4, 4, 3), (12, 10)])
+def test_images_without_phi_are_vectors(script, shape):
+    """Channels last, too small, or one channel: as ever."""
+    env = script.prepare(Pictures(shape, np.uint8))
+    assert env.observation_space.shape == (math.prod(shape),)
+    assert env.observation_space.dtype == np.float32
+
+
+def test_the_brightest_pixel_becomes_255():
+    env = Pictures((6, 7), np.uint8)
+    env.observation_space = gym.spaces.Box(0, 2, (6, 7), np.uint8)
+    assert (envs.phi(env).reset()[0] == 127).all()
 
 
 @pytest.mark.parametrize(("game", "shape"), [("Breakout", (16, 10, 10)), ("Freeway", (28, 10, 10))])

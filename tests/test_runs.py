@@ -507,7 +507,7 @@ def test_a_clip_shows_each_step_of_an_episode(clock, monkeypatch):
     # Each frame is grey by 20 times the steps so far.
     assert [image[0, 0, 0] for image in shown] == [20 * t for t in range(len(moves) + 1)]
     rewards = [10 * s + a - 30 for s, a in moves]
-    assert [total for _, total in frames] == [0.0, *np.cumsum(rewards)]
+    assert [total for _, total in frames] == [0.0, 0.0, *np.cumsum(rewards)]  # and the trial
     assert World.resets[-1][0] == 2
 
 

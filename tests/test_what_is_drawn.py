@@ -377,3 +377,11 @@ def test_a_frame_is_the_image_and_the_return():
     small = plotting.frame(large, 0.0)
     assert small.shape == (480, 240, 3)
     assert small[-1, 20].tolist() == [0, 0, 0] and small[-1, -20].tolist() == [255, 255, 255]
+
+
+def test_small_images_are_enlarged_and_numbers_from_0_to_1_are_colours():
+    image = np.zeros((10, 8, 3))
+    image[9, 7] = 1.0
+    shown = plotting.frame(image, 0.0)
+    assert shown.shape == (160, 128, 3) and shown.dtype == np.uint8
+    assert (shown[-16:, -16:] == 255).all() and (shown[-32:-16] == 0).all()
