@@ -84,6 +84,9 @@ def read_docstring(text: str) -> Page:
                 page.notes.append(joined)
         elif joined in ("Try", "References"):
             part = joined
+        elif part == "Try" and not lines[0].startswith("    python"):  # prose, or lines of Python
+            code = lines[0].startswith(" ")
+            page.commands.append("\n".join(x.strip() for x in lines) if code else "# " + joined)
         elif not lines[0].startswith(" "):
             (page.idea if part == "idea" else page.notes).append(joined)
         elif part == "pseudocode":
@@ -359,7 +362,9 @@ def slide_html(name: str, page: Page) -> str:
     out += ["</ul>"] if page.departures else []
     out += ["<h2>Try</h2>", '<ul class="try">']
     out += [
-        f"<li><code>{html.escape(c)}</code> "
+        f"<li>{inline(c.removeprefix('# '))}</li>"
+        if c.startswith("# ")
+        else f"<li><code>{html.escape(c)}</code> "
         '<button class="copy" aria-label="copy the command">copy</button></li>'
         for c in page.commands
     ]
