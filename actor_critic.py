@@ -75,7 +75,7 @@ def train(
     gamma: float = 0.99,  # discount of the return
     alpha: float = 5e-3,  # step size of the actor
     beta: float = 5e-3,  # step size of the critic
-    batch: int = 512,  # steps in each update
+    batch: int = 256,  # steps in each update
     advantage: bool = True,  # weight log pi with the real value minus the mean of Q_phi under pi
     scale_rewards: bool = True,  # multiply rewards by 1 - gamma
     adam: bool = True,  # Adam in place of the plain gradient step
