@@ -153,10 +153,6 @@ BUGS = {
         ("log_prob of a Box action is not summed over its dimensions", "return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)", "return Normal(outputs, self.log_std.exp(), validate_args=False)"),
     ],
     "actor_critic.py": [
-        ("rewards are scaled under --literal, too", "scale_rewards=False, ", ""),
-        ("rewards are scaled always", "if scale_rewards:", "if True:"),
-        ("with gamma = 1 all rewards are 0", "max(1 - gamma, 1e-3) * float(r)", "(1 - gamma) * float(r)"),
-        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "prepare(gym.wrappers.TransformReward(env.unwrapped, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
         ("the policy begins with preferences", "actor[-1].weight.data.mul_(0.01)", "critic[-1].weight.data.mul_(0.01)"),
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
         ("real values run across a time limit", "if not done_t[t]", "if not terminated_t[t]"),

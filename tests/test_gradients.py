@@ -579,31 +579,26 @@ def run_with_true_values(monkeypatch, recorders, **options) -> list:
         patch.setattr(actor_critic.Network, "__init__", remember)
         patch.setattr(actor_critic.Network, "forward", forward)
         patch.setattr(Recorder, "step", Recorder.record)  # record each step, and do not move
-        options |= dict(episodes=1, gamma=1.0, hidden=8, scale_rewards=False)
-        actor_critic.train(TwoDecisions(), **options)
+        actor_critic.train(TwoDecisions(), episodes=1, gamma=1.0, hidden=8, **options)
     return recorders[0].steps
 
 
-@pytest.mark.parametrize("how", ["default", "off"])
-@pytest.mark.parametrize("gamma", [GAMMA, 0.99999, 1.0])
-def test_actor_critic_batch(recorders, how, gamma):
-    """The defaults: rewards, times 1 - gamma or at least a thousandth, summed up to the end of the
-    batch or of an episode, less the mean of Q under pi. What is reported is not scaled."""
-    env, n, off = Walk(length=3), 8, dict(scale_rewards=False) if how == "off" else {}
-    *_, returns = actor_critic.train(env, steps=n, gamma=gamma, batch=n, hidden=8, **off)
+def test_actor_critic_batch(recorders):
+    """The defaults: rewards summed up to the end of the batch or of an episode, less the mean of Q
+    under pi."""
+    env, n = Walk(length=3), 8
+    actor_critic.train(env, steps=n, gamma=GAMMA, batch=n, hidden=8)
     s, a, r, s2, terminated, truncated = columns(env.log)
-    assert returns == pytest.approx(r[:6].reshape(2, 3).sum(1).tolist())
-    r = r * (1 if off else max(1 - gamma, 1e-3))
     assert len(recorders[0].steps) == 1
     actor, critic, found_actor, found_critic = actor_critics(recorders[0].steps[0])
     y = torch.zeros(n)
     for t in range(n):  # forwards, naively
         for k in range(t, n):
-            y[t] += gamma ** (k - t) * r[k].item()
+            y[t] += GAMMA ** (k - t) * r[k].item()
             if terminated[k]:
                 break
             if truncated[k] or k == n - 1:
-                y[t] += gamma ** (k - t + 1) * critic(s2[k]).max().item()
+                y[t] += GAMMA ** (k - t + 1) * critic(s2[k]).max().item()
                 break
     taken = lambda table: table[torch.arange(n), a]
     same(found_critic, gradients((y - taken(critic(s))).square().mean(), critic))
