@@ -86,8 +86,6 @@ def train(
     env, returns, step, transitions = prepare(env), [], 0, []
     sizes = env.observation_space.shape, env.action_space.n, hidden
     actor, critic = Network(*sizes), Network(*sizes)  # logits of pi_theta, and Q_phi
-    # Small last weights: before any reward the policy is almost the same in every state.
-    actor[-1].weight.data.mul_(0.01)
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
     optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
 

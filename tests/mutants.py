@@ -153,7 +153,6 @@ BUGS = {
         ("log_prob of a Box action is not summed over its dimensions", "return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)", "return Normal(outputs, self.log_std.exp(), validate_args=False)"),
     ],
     "actor_critic.py": [
-        ("the policy begins with preferences", "actor[-1].weight.data.mul_(0.01)", "critic[-1].weight.data.mul_(0.01)"),
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
         ("real values run across a time limit", "if not done_t[t]", "if not terminated_t[t]"),
         ("no bootstrap at a time limit", "gamma * (1 - terminated_t) * best", "gamma * (1 - done_t) * best"),

@@ -119,20 +119,11 @@ def test_only_the_first_reset_gets_the_seed(script):
     assert len(set(firsts)) == len(firsts)
 
 
-def small(actor: actor_critic.Network) -> actor_critic.Network:
-    """With the small last weights with which train() begins."""
-    actor[-1].weight.data.mul_(0.01)
-    return actor
-
-
 # script -> the networks that it makes, in its order, and the places of those that come back
 FIRST_WEIGHTS = {
     dqn: (lambda env: [dqn.QNetwork((3,), 2, 8)], [0]),
     reinforce: (lambda env: [reinforce.Policy((3,), env.action_space, 8)], [0]),
-    actor_critic: (
-        lambda env: [small(actor_critic.Network((3,), 2, 8)), actor_critic.Network((3,), 2, 8)],
-        [0, 1],
-    ),
+    actor_critic: (lambda env: [actor_critic.Network((3,), 2, 8) for _ in range(2)], [0, 1]),
     ddpg: (lambda env: [ddpg.Critic(3, 2, 8), ddpg.Actor(3, 2, 8)], [1, 0]),
     a3c: (lambda env: [a3c.Model((3,), env.action_space, 8)], [0]),
     ppo: (
@@ -636,23 +627,19 @@ def test_every_pixel_counts(size):
     assert (image.grad != 0).all()
 
 
-def test_pixels_are_divided_by_255():
-    bytes_, discrete = (
-        torch.randint(0, 256, (2, 4, 12, 10), dtype=torch.uint8),
-        gym.spaces.Discrete(2),
-    )
-    shape, floats = (4, 12, 10), bytes_ / 255
-    model = a3c.Model(shape, discrete, 8)
-    for network in (
-        dqn.QNetwork(shape, 2, 8),
-        reinforce.Value(shape, 8),
-        actor_critic.Network(shape, 2, 8),
-        ppo.Value(shape, 8),
-        model.V,
-    ):
-        assert torch.equal(network(bytes_), network(floats))
-    for policy in (reinforce.Policy(shape, discrete, 8), ppo.Policy(shape, discrete, 8), model.pi):
-        assert torch.equal(policy(bytes_).logits, policy(floats).logits)
+@pytest.mark.parametrize("script", TRUNKS, ids=by_name)
+def test_pixels_are_divided_by_255(script):
+    images = torch.randint(0, 256, (2, 4, 12, 10), dtype=torch.uint8)
+    trunk = script.Trunk((4, 12, 10), 8)
+    assert torch.equal(trunk(images), trunk(images / 255)) and trunk(images).abs().max() < 2
+
+
+def test_dqn_phi_copies():
+    """An environment may write its next image into the same array."""
+    image = np.zeros((4, 12, 10), np.uint8)
+    state = dqn.phi(image)
+    image.fill(9)
+    assert state.dtype == torch.uint8 and (state == 0).all()
 
 
 def test_networks_of_dqn():
@@ -669,16 +656,14 @@ def test_networks_of_actor_critic():
     check_network(network(STATES), network, np.tanh)
 
 
-def test_policies_begin_without_preferences():
-    """Whatever the state, logits differ by the last biases only; actor_critic: FIRST_WEIGHTS."""
-    discrete = gym.spaces.Discrete(4)
-    for layers in (
-        reinforce.Policy((3,), discrete, 8).layers,
-        a3c.Model((3,), discrete, 8).actor,
-        ppo.Policy((3,), discrete, 8).layers,
-    ):
-        logits = layers(STATES).detach() - layers[-1].bias.detach()
-        assert 0 < logits.abs().max() < 0.02
+@pytest.mark.parametrize("script", [reinforce, a3c, ppo], ids=by_name)
+def test_policies_begin_without_preferences(script):
+    """Whatever the state, logits differ by the last biases only."""
+    kind = script.Model if script is a3c else script.Policy
+    network = kind((3,), gym.spaces.Discrete(4), 8)
+    layers = network.actor if script is a3c else network.layers
+    logits = layers(STATES).detach() - layers[-1].bias.detach()
+    assert 0 < logits.abs().max() < 0.02
 
 
 def test_networks_of_ddpg():

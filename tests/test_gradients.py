@@ -162,7 +162,7 @@ def test_dqn_semi_gradient(recorders, tau, scaled):
     ]
 
 
-def test_the_memory_keeps_each_image_once_as_bytes():
+def test_dqn_memory_keeps_each_image_once_as_bytes():
     """Also with n steps, and in a full memory; the images of old transitions are given up."""
     for n in (1, 3):
         memory, states = dqn.ReplayMemory(16, n, GAMMA), []
