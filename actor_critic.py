@@ -117,7 +117,7 @@ def train(
             s, a, s_next = map(torch.as_tensor, (s, a[:, None], s_next))
             transitions.clear()
             with torch.no_grad():  # the real value is a constant: no gradient flows through it
-                best = critic(s_next).amax(dim=1).cpu().numpy()  # max_a Q_phi(s_{t+1},a)
+                best = critic(s_next).amax(dim=1).cpu().numpy()  # max_a Q_phi(s_{t+1},a), (batch,)
             # The real value y_t, (batch,). Within an episode it continues with y_{t+1}. The last
             # step of the batch, or of an episode, bootstraps from `best` instead; a terminal state
             # adds nothing. A time limit is not terminal: the task would have gone on.

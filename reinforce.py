@@ -98,7 +98,8 @@ def train(
         states, actions, rewards, done = [state], [], [], False
         while not done and step < steps:
             step += 1
-            with torch.inference_mode():  # acting needs no gradient; [4] computes log pi again
+            # No gradient: [4] computes log pi again. cpu(): the policy may be on a GPU.
+            with torch.inference_mode():
                 action = policy(torch.as_tensor(state)).sample().cpu().numpy()
             state, reward, terminated, truncated, info = env.step(action)
             done = terminated or truncated

@@ -320,7 +320,7 @@ def phi(env: gym.Env, screen_size: int = 84) -> gym.Env:
         return env
     env = gym.wrappers.FrameStackObservation(env, 4)  # (4, height, width), perhaps with channels
     shape = (4 * math.prod(space.shape[2:]), *space.shape[:2])
-    white = np.uint8(255 // max(1, int(space.high.max())))  # the brightest pixel becomes 255
+    white = np.uint8(255 // max(1, int(space.high.max())))  # the brightest pixel: about 255
     see = lambda x: np.moveaxis(x.reshape(4, *shape[1:], -1), 3, 1).reshape(shape) * white
     return gym.wrappers.TransformObservation(env, see, Box(0, 255, shape, np.uint8))
 

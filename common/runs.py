@@ -418,6 +418,7 @@ class Run:
         self.saves = flags.save and not flags.load
         with contextlib.closing(self.open()) as one:
             envs.check_spaces(one, script)
+            # A table or a vector gains nothing from a GPU; a3c's workers share memory of the CPU.
             gpu = script not in ("qlearning_table", "ddpg", "a3c") and torch.cuda.is_available()
             if flags.device == "cuda" and not gpu:
                 raise BadInput(f"--device cuda: not with {script}.py on this machine; leave it out")
