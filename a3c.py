@@ -213,10 +213,10 @@ class Model(nn.Module):
     def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.actor = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        self.actor = nn.Sequential(Trunk(shape, hidden), nn.Linear(hidden, n))
         # Small last weights: before any reward the policy is almost the same in every state.
         self.actor[-1].weight.data.mul_(0.01)
-        self.critic = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.critic = nn.Sequential(Trunk(shape, hidden), nn.Linear(hidden, 1))
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
         # that it stays positive.
         box = isinstance(action_space, gym.spaces.Box)
@@ -243,13 +243,14 @@ class Trunk(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
         if len(shape) == 1:  # a vector
-            super().__init__(nn.Linear(shape[0], hidden))
+            super().__init__(nn.Linear(shape[0], hidden), nn.Tanh())
             return
         n = min(shape[1:]) // 20  # 4 at 84x84, 2 at 42x42
         size, step, size_2, step_2 = (2 * n, n, 4, 2) if n > 1 else (3, 1, 3, 1)
         first, second = nn.Conv2d(shape[0], 16, size, step), nn.Conv2d(16, 32, size_2, step_2)
         super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
-        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+        # Not tanh: one step changes the sum of its many inputs so much that it would soon be flat.
+        self.extend([nn.Linear(self(torch.zeros(shape)).numel(), hidden), nn.ReLU()])
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""

@@ -165,7 +165,7 @@ class Network(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], n_actions: int, hidden: int):
         first, last = Trunk(shape, hidden), nn.Linear(hidden, n_actions)
-        super().__init__(first, nn.Tanh(), last)  # no activation after last: any number
+        super().__init__(first, last)  # no activation after last: any number
 
 
 class Trunk(nn.Sequential):
@@ -177,13 +177,14 @@ class Trunk(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
         if len(shape) == 1:  # a vector
-            super().__init__(nn.Linear(shape[0], hidden))
+            super().__init__(nn.Linear(shape[0], hidden), nn.Tanh())
             return
         n = min(shape[1:]) // 20  # 4 at 84x84, 2 at 42x42
         size, step, size_2, step_2 = (2 * n, n, 4, 2) if n > 1 else (3, 1, 3, 1)
         first, second = nn.Conv2d(shape[0], 16, size, step), nn.Conv2d(16, 32, size_2, step_2)
         super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
-        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+        # Not tanh: one step changes the sum of its many inputs so much that it would soon be flat.
+        self.extend([nn.Linear(self(torch.zeros(shape)).numel(), hidden), nn.ReLU()])
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""

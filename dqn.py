@@ -201,7 +201,7 @@ class QNetwork(nn.Sequential):
     def __init__(self, shape: tuple[int, ...], n_actions: int, hidden: int):
         first, second = Trunk(shape, hidden), nn.Linear(hidden, hidden)
         last = nn.Linear(hidden, n_actions)  # no activation after it: a return can be any number
-        super().__init__(first, nn.ReLU(), second, nn.ReLU(), last)
+        super().__init__(first, second, nn.ReLU(), last)
 
 
 class Trunk(nn.Sequential):
@@ -213,13 +213,13 @@ class Trunk(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
         if len(shape) == 1:  # a vector
-            super().__init__(nn.Linear(shape[0], hidden))
+            super().__init__(nn.Linear(shape[0], hidden), nn.ReLU())
             return
         n = min(shape[1:]) // 20  # 4 at 84x84, 2 at 42x42
         size, step, size_2, step_2 = (2 * n, n, 4, 2) if n > 1 else (3, 1, 3, 1)
         first, second = nn.Conv2d(shape[0], 16, size, step), nn.Conv2d(16, 32, size_2, step_2)
         super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
-        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+        self.extend([nn.Linear(self(torch.zeros(shape)).numel(), hidden), nn.ReLU()])
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""

@@ -40,7 +40,7 @@ Try
     python reinforce.py --env CartPole-v1
     python reinforce.py --env CartPole-v1 --literal
     python reinforce.py --env CartPole-v1 --literal --baseline
-    python reinforce.py --env Acrobot-v1 --record acrobot.gif
+    python reinforce.py --env MiniPong-v0 --alpha 1e-3 --record pong.gif
 
 References
 
@@ -154,7 +154,7 @@ class Policy(nn.Module):
     def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.layers = nn.Sequential(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, n))
+        self.layers = nn.Sequential(Trunk(shape, hidden), nn.Linear(hidden, n))
         # Small last weights: before any reward the policy is almost the same in every state.
         self.layers[-1].weight.data.mul_(0.01)
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
@@ -175,7 +175,7 @@ class Value(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
         flat = nn.Flatten(-2)  # (batch, 1) -> (batch,)
-        super().__init__(Trunk(shape, hidden), nn.Tanh(), nn.Linear(hidden, 1), flat)
+        super().__init__(Trunk(shape, hidden), nn.Linear(hidden, 1), flat)
 
 
 class Trunk(nn.Sequential):
@@ -187,13 +187,14 @@ class Trunk(nn.Sequential):
 
     def __init__(self, shape: tuple[int, ...], hidden: int):
         if len(shape) == 1:  # a vector
-            super().__init__(nn.Linear(shape[0], hidden))
+            super().__init__(nn.Linear(shape[0], hidden), nn.Tanh())
             return
         n = min(shape[1:]) // 20  # 4 at 84x84, 2 at 42x42
         size, step, size_2, step_2 = (2 * n, n, 4, 2) if n > 1 else (3, 1, 3, 1)
         first, second = nn.Conv2d(shape[0], 16, size, step), nn.Conv2d(16, 32, size_2, step_2)
         super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
-        self.append(nn.Linear(self(torch.zeros(shape)).numel(), hidden))
+        # Not tanh: one step changes the sum of its many inputs so much that it would soon be flat.
+        self.extend([nn.Linear(self(torch.zeros(shape)).numel(), hidden), nn.ReLU()])
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""

@@ -180,9 +180,9 @@ class Maze(FiniteMDP):
 
 
 class MiniPong(gym.Env):
-    """The lecture's Pong on 12x10 pixels: the agent has the right paddle, +1 or -1 for a point.
+    """The lecture's Pong on 8x9 pixels: the agent has the right paddle, +1 or -1 for a point.
 
-    Observation: the image, uint8, shape (12, 10, 1): paddles of 4 pixels and a ball, white (255) on
+    Observation: the image, uint8, shape (8, 9, 1): paddles of 4 pixels and a ball, white (255) on
     black. The ball moves one pixel down or up and one sideways in each step, and comes off the
     upper half of a paddle upwards, off the lower half downwards. It is served from the middle
     towards the agent, at a random height. In each step the agent's paddle moves one pixel UP or
@@ -196,7 +196,7 @@ class MiniPong(gym.Env):
     """
 
     metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 8}
-    rows, columns, paddle, action_names = 12, 10, 4, ("up", "down")
+    rows, columns, paddle, action_names = 8, 9, 4, ("up", "down")
 
     def __init__(self, points: int = 1, skill: float = 0.5, render_mode: str | None = None):
         if points < 1 or not 0 <= skill <= 1:

@@ -119,11 +119,13 @@ BUGS = {
         ("D does not keep the image, but what the environment later writes into it", "return torch.tensor(observation)", "return torch.from_numpy(observation)"),
         ("a second copy of each state stands in D", "= state, next_state\n", "= state, next_state.clone()\n"),
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
+        ("tanh after the convolutions: soon flat", "hidden), nn.ReLU()])", "hidden), nn.Tanh()])"),
         ("images are flattened at the door", "if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:", "if True:"),
     ],
     "reinforce.py": [
         ("the policy begins with preferences", "self.layers[-1].weight.data.mul_(0.01)", "pass"),
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
+        ("tanh after the convolutions: soon flat", "hidden), nn.ReLU()])", "hidden), nn.Tanh()])"),
         ("log pi of the clipped action", "actions.append(action)", "actions.append(action if action.dtype == np.int64 else action.clip(-1, 1))"),
         ("the state before the last is bootstrapped", "values[-1].item()", "values[-2].item()"),
         ("bootstrap without a baseline", "if baseline and not terminated", "if not terminated"),
@@ -154,6 +156,7 @@ BUGS = {
     ],
     "actor_critic.py": [
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
+        ("tanh after the convolutions: soon flat", "hidden), nn.ReLU()])", "hidden), nn.Tanh()])"),
         ("real values run across a time limit", "if not done_t[t]", "if not terminated_t[t]"),
         ("no bootstrap at a time limit", "gamma * (1 - terminated_t) * best", "gamma * (1 - done_t) * best"),
         ("the mean of Q over actions, not under pi", "(log_pi.exp() * Q).sum(dim=1).detach()", "Q.mean(dim=1).detach()"),
@@ -213,6 +216,7 @@ BUGS = {
     "a3c.py": [
         ("the policy begins with preferences", "self.actor[-1].weight.data.mul_(0.01)", "pass"),
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
+        ("tanh after the convolutions: soon flat", "hidden), nn.ReLU()])", "hidden), nn.Tanh()])"),
         ("all workers draw the same actions", "torch.manual_seed(seed + 1000 * rank)", "torch.manual_seed(seed)"),
         ("all workers see the same states", "env.reset(seed=seed + 1000 * rank)", "env.reset(seed=seed)"),
         ("workers count in one place", "shared.steps[rank] += 1", "shared.steps[0] += 1"),
@@ -255,6 +259,7 @@ BUGS = {
     "ppo.py": [
         ("the policy begins with preferences", "self.layers[-1].weight.data.mul_(0.01)", "pass"),
         ("pixels are not divided by 255", "states / 255 if", "states / 1 if"),
+        ("tanh after the convolutions: soon flat", "hidden), nn.ReLU()])", "hidden), nn.Tanh()])"),
         ("an epoch too few", "for _ in range(epochs):", "for _ in range(epochs - 1):"),
         ("the last minibatch is dropped", "torch.randperm(len(s)).split(batch)", "torch.randperm(len(s)).split(batch)[:-1]"),
         ("minibatches are not shuffled", "torch.randperm(len(s)).split(batch)", "torch.arange(len(s)).split(batch)"),

@@ -158,38 +158,38 @@ def pong(**options) -> envs.MiniPong:
 
 def test_minipong_looks_as_it_stands():
     env = pong(render_mode="ansi")
-    env.y, env.x, env.top = 1, 5, {-1: 0, 1: 8}
-    middle = ["#.........", "#....#....", "#.........", "#.........", *[".........."] * 4]
-    assert env.render().split("\n") == middle + [".........#"] * 4
+    env.y, env.x, env.top = 1, 5, {-1: 0, 1: 4}
+    upper = ["#........", "#....#...", "#........", "#........"]
+    assert env.render().split("\n") == upper + ["........#"] * 4
     env.render_mode = "rgb_array"
     image = env.render()
-    assert image.shape == (12 * 16, 10 * 16, 3)
+    assert image.shape == (8 * 16, 9 * 16, 3)
     assert (image[8::16, 8::16, 0] == env._image()[..., 0]).all()
 
 
 @pytest.mark.parametrize(
     ("y", "down", "top", "action", "lands", "returns"),
     [
-        (5, 1, 5, 1, 6, -1),  # the paddle moves first, to 6: the ball meets its uppermost pixel
-        (5, 1, 4, 0, 6, 1),  # to 3: its lowest
-        (5, 1, 5, 0, 6, 1),  # to 4: the third of four
-        (5, 1, 1, 1, 6, None),  # to 2: it ends above the ball
-        (5, -1, 5, 1, 4, None),  # to 6: it begins below the ball
+        (3, 1, 3, 1, 4, -1),  # the paddle moves first, to 4: the ball meets its uppermost pixel
+        (3, 1, 2, 0, 4, 1),  # to 1: its lowest
+        (3, 1, 3, 0, 4, 1),  # to 2: the third of four
+        (4, 1, 0, 1, 5, None),  # to 1: it ends above the ball
+        (3, -1, 3, 1, 2, None),  # to 4: it begins below the ball
         (0, -1, 0, 0, 1, -1),  # off the wall; the paddle cannot go beyond it either
-        (11, 1, 8, 1, 10, 1),
+        (7, 1, 4, 1, 6, 1),
     ],
 )
 def test_minipong_at_the_agents_paddle(y, down, top, action, lands, returns):
     env = pong(skill=0.0)
-    env.y, env.x, env.down, env.right, env.top[1] = y, 8, down, 1, top
+    env.y, env.x, env.down, env.right, env.top[1] = y, 7, down, 1, top
     image, reward, terminated, truncated, _ = env.step(action)
-    assert (env.y, env.x) == (lands, 9) and image[lands, 9] == 255
+    assert (env.y, env.x) == (lands, 8) and image[lands, 8] == 255
     assert (reward, terminated) == ((0.0, False) if returns else (-1.0, True))
     assert not truncated
     if returns:
         assert (env.down, env.right) == (returns, -1)
         env.step(action)
-        assert env.x == 8
+        assert env.x == 7
 
 
 def test_minipong_at_the_opponents_paddle():
@@ -209,7 +209,7 @@ def test_minipong_counts_points():
         _, reward, done, _, _ = env.step(0)
         rewards.append(reward)
         if reward and not done:
-            assert env.x == 5 and env.right == 1  # served again
+            assert env.x == 4 and env.right == 1  # served again
     assert max(rewards.count(1.0), rewards.count(-1.0)) == 3 == max(env.score.values())
 
 
@@ -227,9 +227,9 @@ def share_won(policy, games=400) -> float:
 
 def test_minipong_is_won_by_following_the_ball_and_not_by_standing_still():
     assert share_won(lambda env, rng, t: env.y > env.top[1] + 1.5) == 1
-    assert share_won(lambda env, rng, t: t % 2) < 0.25
-    assert share_won(lambda env, rng, t: rng.integers(2)) < 0.3
-    assert max(share_won(lambda env, rng, t: a) for a in (0, 1)) < 0.4  # noqa: B023
+    assert share_won(lambda env, rng, t: t % 2) < 0.4
+    assert share_won(lambda env, rng, t: rng.integers(2)) < 0.4
+    assert max(share_won(lambda env, rng, t: a) for a in (0, 1)) < 0.3  # noqa: B023
 
 
 @pytest.mark.parametrize("options", [{"points": 0}, {"skill": 1.5}])
@@ -291,7 +291,7 @@ def test_phi_leaves_what_is_no_image(shape, dtype):
 @pytest.mark.parametrize("script", [dqn, reinforce, actor_critic, a3c, ppo])
 def test_images_reach_the_network_as_bytes(script):
     env = script.prepare(envs.make("MiniPong-v0"))
-    assert env.observation_space == gym.spaces.Box(0, 255, (4, 12, 10), np.uint8)
+    assert env.observation_space == gym.spaces.Box(0, 255, (4, 8, 9), np.uint8)
 
 
 @pytest.mark.parametrize("script", [dqn, reinforce, actor_critic, a3c, ppo])
