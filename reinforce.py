@@ -40,7 +40,7 @@ Try
     python reinforce.py --env CartPole-v1
     python reinforce.py --env CartPole-v1 --literal
     python reinforce.py --env CartPole-v1 --literal --baseline
-    python reinforce.py --env MiniPong-v0 --alpha 1e-3 --record pong.gif
+    python reinforce.py --env MiniPong-v0 --gamma 0.95 --alpha 3e-4 --record pong.gif
 
 References
 

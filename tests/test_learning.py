@@ -42,6 +42,28 @@ class Aim(gym.Env):
         return self.goal, reward, self.t == 20, False, {}
 
 
+class Look(gym.Env):
+    """At each of twenty steps: say whether the white pixel is in the lower half (reward 1 or 0)."""
+
+    observation_space = gym.spaces.Box(0, 255, (1, 8, 8), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def draw(self):
+        image = np.zeros((1, 8, 8), np.uint8)
+        image[0, self.np_random.integers(8), self.np_random.integers(8)] = 255
+        self.lower = image[0, 4:].any()
+        return image
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.draw(), {}
+
+    def step(self, action):
+        reward, self.t = float(action == self.lower), self.t + 1
+        return self.draw(), reward, self.t == 20, False, {}
+
+
 cartpole = functools.partial(envs.make, "CartPole-v1")
 
 
@@ -110,6 +132,17 @@ def test_continuous_actions(script):
     *_, returns = script.train(Aim() if script is reinforce else Aim, gamma=0.0, **budget)
     assert np.mean(returns[:5]) < -1 * 20
     assert np.mean(returns[-20:]) > -0.25 * 20
+
+
+@pytest.mark.parametrize("script", [dqn, reinforce, actor_critic, a3c, ppo])
+def test_images(script):
+    """A policy that does not look is right in 10 of 20 steps. Seeds 0 to 4 end at 17 to 20; only
+    reinforce with seed 2, whose default steps are large for images, at 9."""
+    budget = {dqn: dict(steps=3_000), a3c: dict(workers=1), ppo: dict(n_envs=2)}.get(script, {})
+    make = Look if script in (a3c, ppo) else Look()
+    *_, returns = script.train(make, gamma=0.0, **{"steps": 6_000} | budget)
+    assert np.mean(returns[:5]) < 14
+    assert np.mean(returns[-20:]) > 16
 
 
 def test_actor_critic_balances_the_pole():
