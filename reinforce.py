@@ -193,7 +193,7 @@ class Trunk(nn.Sequential):
         size, step, size_2, step_2 = (2 * n, n, 4, 2) if n > 1 else (3, 1, 3, 1)
         first, second = nn.Conv2d(shape[0], 16, size, step), nn.Conv2d(16, 32, size_2, step_2)
         super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
-        # Not tanh: one step changes the sum of its many inputs so much that it would soon be flat.
+        # Not tanh: its argument, a sum of many features, soon grows so large that tanh is flat.
         self.extend([nn.Linear(self(torch.zeros(shape)).numel(), hidden), nn.ReLU()])
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
