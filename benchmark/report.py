@@ -19,7 +19,10 @@ import gymnasium as gym
 import numpy as np
 from sweep import DEMO, PEERS, REPOSITORY, SCRIPTS, SECOND, departures
 
-sys.path.insert(0, str(REPOSITORY))  # `common` lies in the repository's root
+sys.path.insert(0, str(REPOSITORY))  # for `common`
+sys.path.insert(0, str(REPOSITORY / "docs"))  # for compare.py
+import compare
+
 from common import envs, plotting
 
 
@@ -160,9 +163,7 @@ def curves(script: str, groups: dict[str, list[Result]]) -> bytes:
         runs[label] = [(r.steps, r.mean) for r in results if len(r.mean)]
     first = next(iter(groups.values()))[0]
     title = f"{script}.py on {first.record['env']}"
-    return plotting.compare(
-        runs, title, first.threshold, f"mean of the last {first.window} returns"
-    )
+    return compare.draw(runs, title, first.threshold, f"mean of the last {first.window} returns")
 
 
 def main() -> int:
@@ -299,7 +300,7 @@ def write(file, by_group, pictures: Path) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     say(
         "",
-        "Mean over seeds of the running mean, and the band of one standard deviation, for the default and for `--literal`. A line ends where\nthe last of its runs ended: solved, diverged, or its budget used up.",
+        "The interquartile mean over the seeds of the running mean, with its 95 % bootstrap interval, for the default and for `--literal`. A line ends where\nthe last of its runs ended: solved, diverged, or its budget used up.",
         "",
     )
     for script in SCRIPTS:

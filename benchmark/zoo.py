@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import importlib
 import io
 import json
@@ -24,10 +23,11 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import scipy.stats
 from sweep import REPOSITORY, Run, add_flags, carry_out_all
 
-sys.path.insert(0, str(REPOSITORY))  # `common` lies in the repository's root
+sys.path.insert(0, str(REPOSITORY))  # for `common`
+sys.path.insert(0, str(REPOSITORY / "docs"))  # for compare.py
+import compare
 
 EPISODES, STEPS = 100, 100_000  # of the greedy policy; the longest time limit is 1,000 steps
 A2C = {
@@ -150,16 +150,6 @@ def optimum(env_id: str) -> float | None:
     return float(np.dot(env.unwrapped.initial_state_distrib, V))
 
 
-def middle(values: list[float]) -> tuple[float, float, float]:
-    """The interquartile mean, and the ends of its 95 % bootstrap interval (of one value: NaN)."""
-    mean = functools.partial(scipy.stats.trim_mean, proportiontocut=0.25)
-    low, high = np.nan, np.nan
-    if len(values) > 1:
-        found = scipy.stats.bootstrap((values,), mean, method="percentile", rng=0)
-        low, high = found.confidence_interval
-    return float(mean(values)), float(low), float(high)
-
-
 def number(x: float | None) -> str:
     """1,234 or 12.34; nothing where there is no number."""
     return "" if x is None or np.isnan(x) else f"{x:,.{0 if abs(x) >= 100 else 2}f}"
@@ -175,13 +165,13 @@ def row(runs: list[Run], root: Path) -> str:
     steps = [record["steps"] for record in records if record["returns"]]
     script, env = runs[0].script, runs[0].env
     reference = optimum(env) if script == "qlearning_table" else ZOO[script][env][0]
-    mean, low, high = map(number, middle(means))
+    mean, low, high = map(number, compare.middle(means))
     cells = [
         f"`python {script}.py --env {env} {' '.join(runs[0].flags)}`",
         number(np.median(steps or np.nan)),
         number(reference),
         number(np.median(means)),
-        mean + f" [{low} to {high}]" * bool(low),
+        mean + f" [{low} to {high}]" * (len(means) > 1),
         f"{number(min(means))} to {number(max(means))}",
         f"{len(records)}" + r" \*" * ((script, env) in LONG),
     ]

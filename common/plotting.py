@@ -77,32 +77,6 @@ def learning_curve(rows: list[tuple], title: str, threshold, window: int, solved
     return finished(fig, axes, threshold, **labels)
 
 
-def compare(runs: dict[str, list[tuple]], title: str, threshold, ylabel: str) -> bytes:
-    """Many runs as PNG: for each label the mean over its runs, and a band of one deviation.
-
-    A run that ended earlier, for instance because it was solved, keeps its last value in the mean.
-
-    Args:
-        runs: label -> runs, each a pair of arrays: environment steps (increasing), and the running
-            mean of the returns there.
-        title: of the picture.
-        threshold: the mean return that counts as solved, or None.
-        ylabel: what the values are.
-    """
-    fig, axes = figure()
-    axes.set_prop_cycle(color=COLOURS)
-    grid = np.linspace(0, max(steps[-1] for pairs in runs.values() for steps, _ in pairs), 400)
-    for label, pairs in runs.items():
-        start, end = max(steps[0] for steps, _ in pairs), max(steps[-1] for steps, _ in pairs)
-        x = grid[(grid >= start) & (grid <= end)]  # from where every run has a return
-        # At each x the last value that a run had by then.
-        values = [mean[np.searchsorted(steps, x, side="right") - 1] for steps, mean in pairs]
-        middle, band = np.mean(values, axis=0), np.std(values, axis=0)
-        (line,) = axes.plot(x, middle, linewidth=2, label=label)
-        axes.fill_between(x, middle - band, middle + band, color=line.get_color(), alpha=0.2, lw=0)
-    return finished(fig, axes, threshold, title=title, xlabel="environment steps", ylabel=ylabel)
-
-
 # ------------------------------------------------------------------------------ what was learned
 
 

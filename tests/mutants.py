@@ -350,15 +350,11 @@ BUGS = {
         ("the window is one too long", "max(0, end - window)", "max(0, end - window - 1)"),
         ("the star stands at the episode", "axes.plot(solved[1], threshold", "axes.plot(solved[0], threshold"),
         ("the threshold's line at 0", "axes.axhline(threshold,", "axes.axhline(0,"),
-        ("the band is half as wide", "middle - band, middle + band", "middle - band / 2, middle + band / 2"),
-        ("the band is that of all points", "np.std(values, axis=0)", "np.std(values)"),
-        ("a value that the run had not reached yet", "side=\"right\") - 1", "side=\"left\")"),
         ("the clip holds its first image at the end", "*frames[-1:] *", "*frames[:1] *"),
         ("clips run at half speed", "duration=1000 / fps", "duration=2000 / fps"),
         ("the random policy's arrows under the greedy title", "panels = {\"random policy\": every} | panels", "panels |= {\"random policy\": every}"),
         ("values of the greedy policy are printed wrongly", "f\"{value:.2f}\"", "f\"{-value:.2f}\""),
         # of a third list, written without looking at the tests
-        ("a comparison begins where its first run has a return", "start, end = max(steps[0] for steps, _ in pairs),", "start, end = min(steps[0] for steps, _ in pairs),"),
     ],
     "docs/plane.py": [
         ("the plane is transposed", "np.reshape(numbers, (points, points))", "np.reshape(numbers, (points, points)).T"),
@@ -367,6 +363,10 @@ BUGS = {
         ("the picture's states skip the preparation", "for layer in reversed(layers):", "for layer in layers[:0]:"),
     ],
     "docs/compare.py": [
+        ("the band is half as wide", "low, high, color", "centre, high, color"),
+        ("the median in place of the interquartile mean", "mean(values, axis=axis)", "mean(np.median(values, axis=axis, keepdims=True), axis=axis)"),
+        ("a value that the run had not reached yet", "side=\"right\") - 1", "side=\"left\")"),
+        ("a comparison begins where its first run has a return", "start, end = max(steps[0] for steps, _ in pairs),", "start, end = min(steps[0] for steps, _ in pairs),"),
         ("comparisons draw lengths", "running_mean(rows[:, 3], window)", "running_mean(rows[:, 4], window)"),
         ("comparisons run over episodes", "np.maximum.accumulate(rows[:, 1])", "np.maximum.accumulate(rows[:, 0])"),
     ],

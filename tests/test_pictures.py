@@ -114,8 +114,8 @@ def test_mean_of_runs_holds_the_last_value():
     """Of runs of different length the shorter one keeps its last value: no jump at its end."""
     short = np.array([1, 5]), np.array([0.0, 10.0])
     long = np.array([1, 5, 10]), np.array([0.0, 10.0, 10.0])
-    mixed = plotting.compare({"a": [short, long]}, "", None, "")
-    assert mixed == plotting.compare({"a": [long, long]}, "", None, "")
+    mixed = compare.draw({"a": [short, long]}, "", None, "")
+    assert mixed == compare.draw({"a": [long, long]}, "", None, "")
 
 
 FRAMES = [np.full((41, 61, 3), 7 * i, np.uint8) for i in range(13)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import scipy.stats
 from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.quiver import Quiver
@@ -76,8 +77,8 @@ def test_learning_curve_without_a_threshold(figures):
 
 
 def test_comparison_of_runs(figures):
-    """At each step the mean over runs of the last value that each had by then, and one standard
-    deviation to each side; from where every run has a value to the end of the longest."""
+    """At each step the interquartile mean over runs of the last value that each had by then, and
+    its interval; from where every run has a value to the end of the longest."""
     rng = np.random.default_rng(0)
     runs = {
         "short ones": [
@@ -87,7 +88,7 @@ def test_comparison_of_runs(figures):
         ],
         "a long one": [(np.array([3, 50, 100]), np.array([1.0, 3.0, 2.0]))],
     }
-    plotting.compare(runs, "a title", 2.5, "mean return")
+    compare_saved.draw(runs, "a title", 2.5, "mean return")
     (axes,) = figures[0].axes
     assert (axes.get_title(), axes.get_ylabel()) == ("a title", "mean return")
     found, bands = lines(axes), [c for c in axes.collections if isinstance(c, PolyCollection)]
@@ -102,13 +103,29 @@ def test_comparison_of_runs(figures):
         grid = np.linspace(0, 100, 400)
         assert x == pytest.approx([g for g in grid if start <= g <= end])
         values = [[mean[steps <= at][-1] for steps, mean in pairs] for at in x]
-        assert y == pytest.approx([np.mean(v) for v in values])
+        assert y == pytest.approx([scipy.stats.trim_mean(v, 0.25) for v in values])
         assert to_hex(band.get_facecolor()[0]) == colour
         edges = band.get_paths()[0].vertices
         for at, v in zip(x, values, strict=True):
             height = edges[np.isclose(edges[:, 0], at), 1]
-            assert height.min() == pytest.approx(np.mean(v) - np.std(v))
-            assert height.max() == pytest.approx(np.mean(v) + np.std(v))
+            _, low, high = compare_saved.middle(v)
+            assert (height.min(), height.max()) == pytest.approx((low, high))
+
+
+def test_interquartile_mean_and_interval():
+    assert compare_saved.middle([1.0, 2.0]) == (
+        1.5,
+        1,
+        2,
+    )  # a half of the resamples holds one value only
+    values = [-1000.0, -1000.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 1000.0, 1000.0]
+    assert compare_saved.middle(values)[0] == 5.5
+    assert compare_saved.middle([5.0] * 10) == (5, 5, 5)
+    assert compare_saved.middle([2.0]) == (2, 2, 2)
+    mean, low, high = compare_saved.middle(list(np.random.default_rng(0).normal(size=1_000)))
+    # The spread of a mean trimmed by a quarter on both sides is 1.092 / sqrt(n) for normal values.
+    assert (high - low) / 2 == pytest.approx(1.96 * 1.092 / np.sqrt(1_000), rel=0.15)
+    assert low < mean < high
 
 
 def saved(folder, rows, env="CartPole-v1") -> None:
@@ -126,8 +143,8 @@ def test_comparison_of_folders(figures, capsys, monkeypatch):
     saved("one/seed0", rows, "Pendulum-v1")
     saved("one/seed1", rows[:30], "Pendulum-v1")
     saved("two", [(1, 12, 0, 1.0, 12), (2, 9, 0, 4.0, 9), (3, 30, 0, 2.0, 9)], "Pendulum-v1")
-    given, compare = [], plotting.compare
-    monkeypatch.setattr(plotting, "compare", lambda *a: given.append(a) or compare(*a))
+    given, draw = [], compare_saved.draw
+    monkeypatch.setattr(compare_saved, "draw", lambda *a: given.append(a) or draw(*a))
     assert compare_saved.main(["one", "two", "-o", "p.png"]) == 0
     ((runs, title, goal, ylabel),) = given
     assert (title, goal) == ("Pendulum-v1", -200)
@@ -145,8 +162,8 @@ def test_comparison_of_folders(figures, capsys, monkeypatch):
 def test_comparison_of_two_environments_has_no_threshold(monkeypatch):
     saved("one", ROWS, "Pendulum-v1")
     saved("two", ROWS, "CartPole-v1")
-    given, compare = [], plotting.compare
-    monkeypatch.setattr(plotting, "compare", lambda *a: given.append(a) or compare(*a))
+    given, draw = [], compare_saved.draw
+    monkeypatch.setattr(compare_saved, "draw", lambda *a: given.append(a) or draw(*a))
     assert compare_saved.main(["one", "two"]) == 0
     assert given[0][1:3] == ("Pendulum-v1, CartPole-v1", None)
     assert Path("compare.png").exists()
