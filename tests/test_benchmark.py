@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ pytest.importorskip("joblib", reason="no joblib: see benchmark/requirements.txt"
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmark"))
 
+import speed  # noqa: E402
 import zoo  # noqa: E402
 
 import dqn  # noqa: E402
@@ -167,3 +169,37 @@ def test_the_optimum_is_exact():
     assert zoo.optimum("CliffWalking-v1") == -13
     assert zoo.optimum("Taxi-v3") == pytest.approx(7.93, abs=0.005)
     assert zoo.optimum("Blackjack-v1") is None  # it has no table
+
+
+BUSY = """
+import time
+import gym
+env = gym.make("CartPole-v1")
+for _ in range(5):  # five episodes: steps are counted over all of them
+    env.reset(seed=0)
+    done = False
+    while not done:
+        until = time.process_time() + 0.002
+        while time.process_time() < until:
+            pass
+        _, _, terminated, truncated, _ = env.step(0)
+        done = terminated or truncated
+"""
+
+
+def test_speed_is_steps_by_processor_seconds(tmp_path, monkeypatch, capsys):
+    """A program that takes 2 ms a step; the first steps do not count."""
+    (tmp_path / "busy.py").write_text(BUSY)
+    monkeypatch.setattr(speed, "START", 5)
+    monkeypatch.setattr(speed, "SECONDS", 0.02)
+    # measure() is for a process of its own: put back what it changes.
+    monkeypatch.setattr(gym, "make", gym.make)
+    monkeypatch.setitem(sys.modules, "gym", None)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(speed.os, "_exit", lambda status: sys.exit(status))
+    monkeypatch.setattr(speed, "EVERY", 1)
+    with pytest.raises(SystemExit, match="0"):
+        speed.measure(str(tmp_path / "busy.py"))
+    found = float(re.search("speed: (.*)", capsys.readouterr().out)[1])
+    assert 350 < found < 501
