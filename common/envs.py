@@ -308,10 +308,13 @@ def phi(env: gym.Env, screen_size: int = 84) -> gym.Env:
     """The lecture's phi, if an environment shows images; any other stays as it is.
 
     Atari: AtariPreprocessing (grey, screen_size pixels high and wide, an action repeated 4 times,
-    up to 30 no-ops). Then the last 4 images, channels first, uint8: (4 * channels, height, width).
+    up to 30 no-ops), below 84 pixels with more contrast. Then the last 4 images, channels first,
+    uint8: (4 * channels, height, width).
     """
     if hasattr(env.unwrapped, "ale") and len(env.observation_space.shape) == 3:
         env = gym.wrappers.AtariPreprocessing(env, screen_size=screen_size)
+        if screen_size < 84:  # a small ball is pale there
+            env = gym.wrappers.TransformObservation(env, contrast, env.observation_space)
     space = env.observation_space
     images = (
         isinstance(space, Box) and space.dtype in (np.uint8, bool) and len(space.shape) in (2, 3)
@@ -323,6 +326,11 @@ def phi(env: gym.Env, screen_size: int = 84) -> gym.Env:
     white = np.uint8(255 // max(1, int(space.high.max())))  # the brightest pixel: about 255
     see = lambda x: np.moveaxis(x.reshape(4, *shape[1:], -1), 3, 1).reshape(shape) * white
     return gym.wrappers.TransformObservation(env, see, Box(0, 255, shape, np.uint8))
+
+
+def contrast(image: np.ndarray) -> np.ndarray:
+    """How far each pixel is from the background (the median), three times over, at most 255."""
+    return np.minimum(3 * abs(image - np.median(image)), 255).astype(np.uint8)
 
 
 def make(env_id: str, *, stop=None, **options) -> gym.Env:

@@ -339,6 +339,8 @@ BUGS = {
         ("Maze: a hell is in the wrong place for any size but 4", "ends = {paradise - size: -1.0,", "ends = {paradise - 4: -1.0,"),
         ("GridWorld: up moves down, and down moves up", "((0, 1), (0, -1), (-1, 0), (1, 0))", "((0, 1), (0, -1), (1, 0), (-1, 0))"),
         ("GridWorld: an episode may start in a terminal corner", "list(range(1, 15))", "list(range(1, 16))"),
+        ("contrast to the mean, which no pixel may have", "np.median(image)", "np.mean(image)"),
+        ("a great contrast begins at 0 again", "np.minimum(3 * abs(image - np.median(image)), 255)", "(3 * abs(image - np.median(image)) % 256)"),
     ],
     "common/plotting.py": [
         ("arrows point up for down", "ax.quiver(x, y, right, down,", "ax.quiver(x, y, right, -down,"),

@@ -317,13 +317,31 @@ def test_minatar(game, shape):
     assert set(np.unique(env.reset(seed=0)[0])) == {0, 255}
 
 
+def test_contrast_shows_what_is_not_background():
+    image = np.full((4, 5), 87, np.uint8)
+    image[0, 0], image[1, 1], image[3, 4] = 0, 100, 236
+    expected = np.zeros((4, 5))
+    expected[0, 0], expected[1, 1], expected[3, 4] = 255, 39, 255
+    seen = envs.contrast(image)
+    assert (seen == expected).all() and seen.dtype == np.uint8
+
+
+def test_small_atari_images_have_contrast():
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    env = envs.make("ALE/Pong-v5", screen_size=42)
+    assert env.observation_space == gym.spaces.Box(0, 255, (4, 42, 42), np.uint8)
+    state, _ = env.reset(seed=0)
+    assert np.median(state) == 0 and state.max() == 255
+
+
 def test_atari():
     pytest.importorskip("ale_py")
     pytest.importorskip("cv2")
     env = envs.make("ALE/Pong-v5")
     assert env.observation_space == gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
     state, info = env.reset(seed=0)
-    assert (state == state[0]).all()
+    assert (state == state[0]).all() and np.median(state) > 0
     assert env.step(0)[4]["episode_frame_number"] - info["episode_frame_number"] == 4
 
 
