@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 START, SECONDS, EVERY = 12_000, 8.0, 64  # EVERY: steps between two looks at the clock
 CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
 SB3 = " --env CartPole-v1 --out {out}"
-OURS = " --no-stop-when-solved --no-save"
+OURS = " --steps 1000000 --no-stop-when-solved --no-save"
 # Name, environment, what is run. {cleanrl} and {minimalrl}: the folders of the clones.
 # fmt: off
 PROGRAMS = [

@@ -38,16 +38,16 @@ def saved_runs(folder: Path, window: int) -> list[tuple]:
     return runs
 
 
-def middle(values, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean over `axis` without the lowest and the highest quarter, and its 95 % interval.
+def middle(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean over runs without the lowest and the highest quarter, and its 95 % interval.
 
     The interval says where the mean might lie with other seeds. Of one run it has no width.
     """
     mean = functools.partial(scipy.stats.trim_mean, proportiontocut=0.25)
-    centre = mean(values, axis=axis)
-    if np.shape(values)[axis] == 1:
+    centre = mean(values, axis=0)
+    if len(values) == 1:
         return centre, centre, centre
-    settings = dict(axis=axis, method="percentile", n_resamples=2_000, rng=0)
+    settings = dict(axis=0, method="percentile", n_resamples=2_000, rng=0)
     interval = scipy.stats.bootstrap((values,), mean, **settings).confidence_interval
     return centre, *interval
 

@@ -356,7 +356,6 @@ BUGS = {
         ("clips run at half speed", "duration=1000 / fps", "duration=2000 / fps"),
         ("the random policy's arrows under the greedy title", "panels = {\"random policy\": every} | panels", "panels |= {\"random policy\": every}"),
         ("values of the greedy policy are printed wrongly", "f\"{value:.2f}\"", "f\"{-value:.2f}\""),
-        # of a third list, written without looking at the tests
     ],
     "docs/plane.py": [
         ("the plane is transposed", "np.reshape(numbers, (points, points))", "np.reshape(numbers, (points, points)).T"),
@@ -366,7 +365,7 @@ BUGS = {
     ],
     "docs/compare.py": [
         ("the band is half as wide", "low, high, color", "centre, high, color"),
-        ("the median in place of the interquartile mean", "mean(values, axis=axis)", "mean(np.median(values, axis=axis, keepdims=True), axis=axis)"),
+        ("the median in place of the interquartile mean", "mean(values, axis=0)", "np.median(values, axis=0)"),
         ("a value that the run had not reached yet", "side=\"right\") - 1", "side=\"left\")"),
         ("a comparison begins where its first run has a return", "start, end = max(steps[0] for steps, _ in pairs),", "start, end = min(steps[0] for steps, _ in pairs),"),
         ("comparisons draw lengths", "running_mean(rows[:, 3], window)", "running_mean(rows[:, 4], window)"),

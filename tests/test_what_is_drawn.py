@@ -113,11 +113,8 @@ def test_comparison_of_runs(figures):
 
 
 def test_interquartile_mean_and_interval():
-    assert compare_saved.middle([1.0, 2.0]) == (
-        1.5,
-        1,
-        2,
-    )  # a half of the resamples holds one value only
+    # Of two values: a half of the resamples holds one of them only.
+    assert compare_saved.middle([1.0, 2.0]) == (1.5, 1, 2)
     values = [-1000.0, -1000.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 1000.0, 1000.0]
     assert compare_saved.middle(values)[0] == 5.5
     assert compare_saved.middle([5.0] * 10) == (5, 5, 5)
