@@ -37,14 +37,20 @@ theta_v descends [17], and in [16] the advantage R - V is a constant. [18] leave
 open: here it is Adam with means that all workers share (in the paper RMSProp). With n workers T
 passes T_max by up to n t_max, since each worker looks at T once an update.
 
-Beyond the slide: nothing. --literal changes nothing here. The paper also adds a bonus for the
-entropy of the policy; the environments under Try do not need it.
+The paper also adds a bonus for the entropy of the policy: the environments below do without it.
+
+Beyond the slide (the flag turns it off, and so does --literal)
+
+    --no-scale-rewards Rewards are multiplied by 1 - gamma, so that R is a weighted mean of the
+                       rewards that follow. V soon learns numbers of that size. Until it has, every
+                       action seems better (or worse) than expected, which misleads the policy.
 
 Try
 
     python a3c.py --env CartPole-v1
     python a3c.py --env CartPole-v1 --workers 1
     python a3c.py --env Acrobot-v1
+    python a3c.py --env MountainCar-v0 --steps 300000
 
 References
 
@@ -55,6 +61,7 @@ References
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 
@@ -67,13 +74,17 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
-def worker(rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, hidden):
+def worker(
+    rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, scale_rewards, hidden
+):
     """One actor-learner. `rank` is its number; `report` takes the return and the length of each
     finished episode. The other arguments are those of train(); T_max is `steps`.
     """
     torch.set_num_threads(1)  # one core for each worker
     torch.manual_seed(seed + 1000 * rank)  # each worker draws other actions and sees other states
     env = prepare(make_env)
+    if scale_rewards:  # beyond the slide; the returns that train() reports stay as they are
+        env = gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))
     model = Model(env.observation_space.shape, env.action_space, hidden)
     parameters = list(model.parameters())
     # Only the first reset gets the seed. If each did, all episodes would start in the same way.
@@ -178,8 +189,9 @@ def train(
     t_max: int = 20,  # steps between two updates
     gamma: float = 0.99,  # discount of the return
     alpha: float = 2e-3,  # step size of Adam
+    scale_rewards: bool = True,  # multiply rewards by 1 - gamma
     hidden: int = 64,  # units of each hidden layer
-    literal: bool = False,  # the slide and nothing else: these defaults already are that
+    literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
 ) -> tuple[Model, list[float]]:
     """Train on an environment with Discrete or Box actions; returns the model and all returns.
@@ -198,7 +210,8 @@ def train(
             returns.append(episode_return)
             shared.stop[0] = bool(on_episode(episode_return, length, shared.T))
 
-    settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha, hidden=hidden)
+    settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha)
+    settings |= dict(scale_rewards=scale_rewards, hidden=hidden)
     if workers == 1:  # in this process, so that one seed gives one result
         worker(0, make_env, shared, report, **settings)
     else:
@@ -319,7 +332,12 @@ def prepare(env) -> gym.Env:
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     seen = env.observation_space
     if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:
-        env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+        env = gym.wrappers.FlattenObservation(env)
+        low, high = np.float32((env.observation_space.low, env.observation_space.high))
+        # A network overlooks small inputs: numbers that stay within (-1, 1) are stretched to it.
+        unit = np.maximum(-low, high).clip(1e-3, 1)
+        space = gym.spaces.Box(low / unit, high / unit)
+        env = gym.wrappers.TransformObservation(env, lambda s: np.float32(s / unit), space)
     space = env.action_space
     if isinstance(space, gym.spaces.Discrete):  # counted from 0, as the logits are
         start, counted = int(space.start), gym.spaces.Discrete(space.n)
@@ -330,6 +348,17 @@ def prepare(env) -> gym.Env:
     low = np.where(np.isinf(box.low), box.low, -1)  # an infinite bound stays as it is
     high = np.where(np.isinf(box.high), box.high, 1)
     return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
+
+
+LITERAL = dict(scale_rewards=False)  # the slide and nothing else
+
+
+def literally(env, *, literal: bool = False, **given):
+    """train(), with LITERAL in place of its defaults if literal=True. What is given wins."""
+    return literally.__wrapped__(env, **((LITERAL if literal else {}) | given))
+
+
+train = functools.wraps(train)(literally)  # with the signature and the docstring of train() above
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -201,7 +201,12 @@ def prepare(env) -> gym.Env:
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
     seen = env.observation_space
     if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:
-        env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+        env = gym.wrappers.FlattenObservation(env)
+        low, high = np.float32((env.observation_space.low, env.observation_space.high))
+        # A network overlooks small inputs: numbers that stay within (-1, 1) are stretched to it.
+        unit = np.maximum(-low, high).clip(1e-3, 1)
+        space = gym.spaces.Box(low / unit, high / unit)
+        env = gym.wrappers.TransformObservation(env, lambda s: np.float32(s / unit), space)
     start, n = int(env.action_space.start), env.action_space.n  # actions are counted from 0 here
     return gym.wrappers.TransformAction(env, lambda a: int(a) + start, gym.spaces.Discrete(n))
 

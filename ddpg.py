@@ -251,7 +251,12 @@ def prepare(env) -> gym.Env:
     info["episode"] holds its return "r" and its length "l".
     """
     env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
-    env = gym.wrappers.DtypeObservation(gym.wrappers.FlattenObservation(env), np.float32)
+    env = gym.wrappers.FlattenObservation(env)
+    low, high = np.float32((env.observation_space.low, env.observation_space.high))
+    # A network overlooks small inputs: numbers that stay within (-1, 1) are stretched to it.
+    unit = np.maximum(-low, high).clip(1e-3, 1)
+    space = gym.spaces.Box(low / unit, high / unit)
+    env = gym.wrappers.TransformObservation(env, lambda s: np.float32(s / unit), space)
     space = env.action_space
     box = gym.spaces.flatten_space(space)
     # clip: after rescaling, rounding could put an action just outside of the space.

@@ -28,7 +28,7 @@ is --epsilon 0.1. In the expansion of Q the slide repeats R_{t+2} where R_{t+3} 
 Beyond the slide (the flag turns it off, and so does --literal)
 
     --no-epsilon-decay Epsilon falls linearly to 0 over the budget of episodes. Once the table is
-                       good, random actions only lower the returns.
+                       good, random actions only lower the returns; before, they find more.
 
 Try
 
@@ -36,6 +36,7 @@ Try
     python qlearning_table.py --env Treasure-v0 --env-kwargs size=12
     python qlearning_table.py --env Maze-v0
     python qlearning_table.py --env Taxi-v3
+    python qlearning_table.py --env FrozenLake-v1
 
 References
 
@@ -55,9 +56,9 @@ def train(
     seed: int = 0,  # the same seed gives the same run (on the same machine)
     episodes: int = 5_000,  # the budget in episodes
     steps: int = 1_000_000,  # environment steps at most; the first budget used up ends training
-    gamma: float = 0.9,  # discount of the return
+    gamma: float = 0.99,  # discount of the return
     alpha: float = 0.1,  # step size
-    epsilon: float = 0.1,  # probability of a random action (the slide's epsilon is 1 minus it)
+    epsilon: float = 0.3,  # probability of a random action (the slide's epsilon is 1 minus it)
     epsilon_decay: bool = True,  # let epsilon fall linearly to 0 over the budget of episodes
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
@@ -140,7 +141,8 @@ def prepare(env) -> gym.Env:
     return gym.wrappers.TransformAction(env, lambda a: int(a + actions.start), Discrete(actions.n))
 
 
-LITERAL = dict(epsilon_decay=False)  # the slide and nothing else
+# The slide and nothing else, with the gamma and the epsilon of the lecture's demo.
+LITERAL = dict(gamma=0.9, epsilon=0.1, epsilon_decay=False)
 
 
 def literally(env, *, literal: bool = False, **given):

@@ -6,8 +6,10 @@
 
 A run has the steps that rl-baselines3-zoo gives Stable-Baselines3, and does not stop when it is
 solved. Then the greedy policy plays 100 episodes: these returns are in the run's benchmark.json,
-which is otherwise as sweep.py writes it. Runs go on where they were stopped. At the end the table
-of all runs that are there is printed; --table FILE writes it, too.
+which is otherwise as sweep.py writes it. Where a run of Stable-Baselines3 takes less than 10
+minutes, it is made as well, by the zoo's own program and with its settings (peers.py). Runs go on
+where they were stopped. At the end the table of all runs that are there is printed; --table FILE
+writes it, too.
 """
 
 from __future__ import annotations
@@ -70,18 +72,22 @@ ZOO = {
         "HalfCheetah-v5": (5819, 1_000_000),
     },
 }
-# A run takes more than 10 minutes: three seeds.
+# A run takes more than 10 minutes: three seeds, and no run of Stable-Baselines3.
 LONG = {("ddpg", "LunarLanderContinuous-v3"), ("ddpg", "MountainCarContinuous-v0")}
+PEERS = dict(dqn="sb3_dqn", actor_critic="sb3_a2c", ddpg="sb3_ddpg", a3c="sb3_a2c", ppo="sb3_ppo")
+NO_PEER = LONG | {("ppo", "HalfCheetah-v5")}
 NOTE = """\
 Mean return of 100 episodes of the greedy policy after so many steps: over the seeds the median, the
 interquartile mean with its 95 % bootstrap interval, the least and the most. *Reference* is what
 rl-baselines3-zoo reports for Stable-Baselines3 with settings tuned to the environment, of one run
 each (A2C beside actor_critic.py and a3c.py; LunarLander-v2 and HalfCheetah-v3, older versions); for
-qlearning_table.py it is the exact optimum within the time limit. \\*: a run takes more than 10
-minutes, so that there are three seeds only. A run that diverged counts as -inf.
+qlearning_table.py it is the exact optimum within the time limit. *SB3 here*: the zoo's own program,
+run beside ours: median, range and seeds; *time*: median seconds of training, and how many times
+ours those are. \\*: a run takes more than 10 minutes, so that there are three seeds only. A run
+that diverged counts as -inf.
 
-| command | steps | reference | median | interquartile mean | range | seeds |
-|---|---|---|---|---|---|---|
+| command | reference | median | interquartile mean | range | seeds | time | SB3 here | time |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -98,14 +104,27 @@ def plan(scripts: list[str], envs: list[str] | None, seeds: list[int]) -> list[l
     return rows
 
 
+def peers(runs: list[Run]) -> list[Run]:
+    """The runs of Stable-Baselines3 beside those of one row."""
+    script, env = runs[0].script, runs[0].env
+    if script not in PEERS or (script, env) in NO_PEER:
+        return []
+    flags = "--steps", str(ZOO[script][env][1])
+    return [Run("zoo", PEERS[script], env, flags, run.seed) for run in runs]
+
+
 def evaluate(record: dict, folder: Path) -> dict:
     """Let the policy that was saved in `folder` play; of a run that diverged, nothing.
 
     Returns:
-        "returns", one for each episode, and "steps", those of the training.
+        "returns", one for each episode, and "steps" and "seconds", those of the training.
     """
     if record["status"]:
         return {"returns": []}
+    found = re.search(r"^trained for .*, (\d+) steps, ([\d.]+) s", record["output"], re.M)
+    training = dict(steps=int(found[1]), seconds=float(found[2]))
+    if record["script"] in PEERS.values():
+        return training | {"returns": json.loads((folder / "returns.json").read_text())}
     sys.path.insert(0, str(REPOSITORY))  # of a worker, which may be on another machine
     import torch
 
@@ -122,8 +141,7 @@ def evaluate(record: dict, folder: Path) -> dict:
         status = importlib.import_module(record["script"]).main(load)
     if status:
         raise RuntimeError(f"{record['script']}.py --load {folder} ended with status {status}")
-    steps = int(re.search(r"^trained for .*, (\d+) steps", record["output"], re.M)[1])
-    return {"returns": [total for total, *_ in played], "steps": steps}
+    return training | {"returns": [total for total, *_ in played]}
 
 
 def optimum(env_id: str) -> float | None:
@@ -155,26 +173,40 @@ def number(x: float | None) -> str:
     return "" if x is None or np.isnan(x) else f"{x:,.{0 if abs(x) >= 100 else 2}f}"
 
 
-def row(runs: list[Run], root: Path) -> str:
-    """One line of the table, of the runs that are there; none: ""."""
+def read(runs: list[Run], root: Path) -> tuple[list[float], float]:
+    """Of the runs that are there: the mean return of each, and the median seconds of training."""
     paths = [root / run.folder / "benchmark.json" for run in runs]
     records = [json.loads(path.read_text()) for path in paths if path.exists()]
-    if not records:
-        return ""
     means = [float(np.mean(record["returns"] or -np.inf)) for record in records]
-    steps = [record["steps"] for record in records if record["returns"]]
+    return means, float(np.median([r["seconds"] for r in records if r["returns"]] or np.nan))
+
+
+def row(runs: list[Run], root: Path) -> str:
+    """One line of the table, of the runs that are there; none: ""."""
+    means, seconds = read(runs, root)
+    if not means:
+        return ""
     script, env = runs[0].script, runs[0].env
     reference = optimum(env) if script == "qlearning_table" else ZOO[script][env][0]
     mean, low, high = map(number, compare.middle(means))
+    span = lambda means: f"{number(min(means))} to {number(max(means))}"
     cells = [
         f"`python {script}.py --env {env} {' '.join(runs[0].flags)}`",
-        number(np.median(steps or np.nan)),
         number(reference),
         number(np.median(means)),
         mean + f" [{low} to {high}]" * (len(means) > 1),
-        f"{number(min(means))} to {number(max(means))}",
-        f"{len(records)}" + r" \*" * ((script, env) in LONG),
+        span(means),
+        f"{len(means)}" + r" \*" * ((script, env) in LONG),
+        number(seconds),
+        "",
+        "",
     ]
+    others, other_seconds = read(peers(runs), root) if peers(runs) else ([], 0)
+    if others:
+        cells[-2:] = (
+            f"{number(np.median(others))}, {span(others)} ({len(others)})",
+            f"{number(other_seconds)}, {other_seconds / seconds:.1f} times",
+        )
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -190,7 +222,8 @@ def main() -> int:
     args = parser.parse_args()
 
     rows = plan(args.scripts, args.env, args.seeds)
-    status = carry_out_all(sum(rows, []), args, evaluate)
+    everything = sum([runs + peers(runs) for runs in rows], [])  # A2C stands beside two scripts
+    status = carry_out_all(list(dict.fromkeys(everything)), args, evaluate)
     text = NOTE + "".join(row(runs, args.out.resolve()) for runs in rows)
     print(text)
     if args.table:

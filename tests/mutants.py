@@ -61,7 +61,7 @@ BUGS = {
     "qlearning_table.py": [
         ("the decay counts from 1, so that the first episode is not fully random", "1 - (episode - 1) / episodes", "1 - episode / episodes"),
         ("the decay counts steps in place of episodes", "1 - (episode - 1) / episodes", "1 - step / steps"),
-        ("--literal leaves the decay on", "LITERAL = dict(epsilon_decay=False)", "LITERAL = dict(epsilon_decay=True)"),
+        ("--literal leaves the decay on", "epsilon=0.1, epsilon_decay=False)", "epsilon=0.1, epsilon_decay=True)"),
         ("one step beyond the budget", "while step < steps", "while step <= steps"),
         ("all episodes begin alike", "seed=seed if episode == 1 else None", "seed=seed"),
         ("what the user gives loses against --literal", "(LITERAL if literal else {}) | given", "given | (LITERAL if literal else {})"),
@@ -171,6 +171,9 @@ BUGS = {
         ("min for max", "amax(dim=1)", "amin(dim=1)"),
         ("log forgotten", "log_pi = actor(s).log_softmax(dim=1)", "log_pi = actor(s).softmax(dim=1)"),
         ("mean of Q without pi", "(log_pi.exp() * Q).sum(dim=1)", "Q.sum(dim=1)"),
+        # for what is new since
+        ("small observations are not stretched", "np.maximum(-low, high).clip(1e-3, 1)", "np.maximum(-low, high).clip(1, 1)"),
+        ("large observations are shrunk, too", "np.maximum(-low, high).clip(1e-3, 1)", "np.maximum(-low, high).clip(1e-3)"),
         # of a third list, written without looking at the tests
         ("--no-advantage (and --literal) weights log pi with the real value", "weight = Q_t.detach()", "weight = y"),
         ("all episodes begin alike", "seed=seed if episode == 1 else None", "seed=seed"),
@@ -249,6 +252,12 @@ BUGS = {
         # for what is new since
         ("shared.stop lies in one process only", "torch.zeros(1, dtype=torch.bool).share_memory_()", "torch.zeros(1, dtype=torch.bool)"),
         ("another shared.stop than the workers look at", "shared.stop[0] = bool(", "shared.stop = bool("),
+        ("rewards are scaled under --literal, too", "LITERAL = dict(scale_rewards=False)", "LITERAL = dict()"),
+        ("rewards are scaled always", "if scale_rewards:", "if True:"),
+        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "prepare(gym.wrappers.TransformReward(env.unwrapped, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
+        ("with gamma = 1 all rewards are 0", "max(1 - gamma, 1e-3) * float(r)", "(1 - gamma) * float(r)"),
+        ("--no-scale-rewards does not reach the workers", "dict(scale_rewards=scale_rewards, ", "dict(scale_rewards=True, "),
+        ("what the user gives loses against --literal", "(LITERAL if literal else {}) | given", "given | (LITERAL if literal else {})"),
         # of a third list, written without looking at the tests
         ("Adam's means lie in one process only", "torch.zeros(2, len(theta)).share_memory_()", "torch.zeros(2, len(theta))"),
         ("the length of the last stretch in place of the episode's", "info[\"episode\"][\"l\"])\n            state", "t - t_start)\n            state"),

@@ -68,5 +68,5 @@ def test_qlearning_converges_to_the_optimal_values(env_id, options, tolerance):
     settings = dict(episodes=3_000, epsilon=1.0, alpha=1.0)
     if chance:
         settings = dict(episodes=30_000, epsilon=0.7, alpha=0.01)
-    Q, _ = qlearning_table.train(env, epsilon_decay=False, **settings)
+    Q, _ = qlearning_table.train(env, gamma=0.9, epsilon_decay=False, **settings)
     assert np.abs(Q - optimal_values(env.unwrapped.P, gamma=0.9)).max() < tolerance

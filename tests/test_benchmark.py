@@ -99,6 +99,11 @@ def test_the_rows_of_the_zoo_open_and_fit(env):
 
 
 def test_the_plan_of_the_zoo():
+    rows = zoo.plan(["actor_critic", "a3c", "ddpg"], ["CartPole-v1", "Pendulum-v1"], [3])
+    names = [[(peer.script, peer.env, peer.seed) for peer in zoo.peers(row)] for row in rows]
+    a2c = [("sb3_a2c", "CartPole-v1", 3)]
+    assert names == [a2c, a2c, [("sb3_a2c", "Pendulum-v1", 3)], [("sb3_ddpg", "Pendulum-v1", 3)]]
+    assert zoo.peers(zoo.plan(["ddpg"], ["MountainCarContinuous-v0"], [3])[0]) == []
     rows = zoo.plan(list(zoo.ZOO), None, list(range(10)))
     assert [len(row) for row in rows].count(3) == 2 and {len(row) for row in rows} == {3, 10}
     commands = [" ".join(row[-1].command(Path("DIR"))) for row in rows]
@@ -112,6 +117,7 @@ def test_the_plan_of_the_zoo():
 
 
 def test_the_zoo_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("rl_zoo3", reason="no rl_zoo3: see benchmark/requirements.txt")
     monkeypatch.setattr(zoo, "ZOO", {"dqn": {"CartPole-v1": (500, 300)}})
 
     def main(*flags):
@@ -120,7 +126,17 @@ def test_the_zoo_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
         assert zoo.main() == 0
         return capsys.readouterr().out
 
-    assert "1 runs, 0 of them done, 1 to do" in main("--seeds", "0")
+    assert "2 runs, 0 of them done, 2 to do" in main("--seeds", "0")
+    (path,) = tmp_path.glob("runs/sb3_dqn/CartPole-v1/*/seed0/benchmark.json")
+    peer = json.loads(path.read_text())
+    assert peer["command"].startswith(
+        "python benchmark/peers.py sb3_dqn --env CartPole-v1 --seed 0"
+    )
+    # Its zoo trains after every 256 steps.
+    assert len(peer["returns"]) == 100 and peer["steps"] == 512 and peer["seconds"] > 0
+    rows = (path.parent / "returns.csv").read_text().splitlines()
+    lengths = [int(row.split(",")[4]) for row in rows[1:]]
+    assert rows[-1].split(",")[:2] == [str(len(lengths)), str(sum(lengths))] and 5 < len(lengths)
     (path,) = tmp_path.glob("runs/dqn/CartPole-v1/*/seed0/benchmark.json")
     record = json.loads(path.read_text())
     assert record["command"].startswith("python dqn.py --env CartPole-v1 --seed 0 --steps 300 ")
@@ -132,18 +148,21 @@ def test_the_zoo_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
 
     other = path.parent.with_name("seed1") / path.name
     other.parent.mkdir()
-    other.write_text(json.dumps(record | {"returns": [30.0] * 50 + [10.0] * 50}))
+    other.write_text(json.dumps(record | {"returns": [30.0] * 50 + [12.5] * 50}))
     text = main("--seeds", "0", "1", "2", "--dry-run", "--table", str(tmp_path / "zoo.md"))
-    assert "3 runs, 2 of them done, 1 to do" in text and text.count("--seed ") == 1
+    assert "6 runs, 3 of them done, 3 to do" in text and text.count("--seed ") == 3
     line = (tmp_path / "zoo.md").read_text().splitlines()[-1]
-    means = sorted([np.mean(record["returns"]), 20])
-    low, mean, high = (f"{x:.2f}" for x in (means[0], np.mean(means), means[1]))
+    means = sorted([np.mean(record["returns"]), 21.25])
+    low, mean, high = map(zoo.number, (means[0], np.mean(means), means[1]))
+    sb3 = zoo.number(np.mean(peer["returns"]))
     assert line == (
-        "| `python dqn.py --env CartPole-v1 --steps 300 --no-stop-when-solved` | 300 | 500"
-        f" | {mean} | {mean} [{low} to {high}] | {low} to {high} | 2 |"
+        "| `python dqn.py --env CartPole-v1 --steps 300 --no-stop-when-solved` | 500"
+        f" | {mean} | {mean} [{low} to {high}] | {low} to {high} | 2 | {record['seconds']:.2f}"
+        f" | {sb3}, {sb3} to {sb3} (1)"
+        f" | {peer['seconds']:.2f}, {peer['seconds'] / record['seconds']:.1f} times |"
     )
     other.write_text(json.dumps(record | {"returns": []}))  # it diverged
-    assert f"| -inf to {np.mean(record['returns']):.2f} | 2 |" in main("--seeds", "0", "1")
+    assert f"| -inf to {zoo.number(np.mean(record['returns']))} | 2 |" in main("--seeds", "0", "1")
 
 
 def test_the_optimum_is_exact():

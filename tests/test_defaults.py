@@ -223,7 +223,7 @@ def test_literal_turns_off_each_departure_that_the_docstring_names(script):
         off = float(value) if value else not flag.startswith("no-")
         assert literal[name] == off
         assert inspect.signature(script.train).parameters[name].default != off
-    suits = {"gamma", "alpha", "beta", "batch", "steps"}
+    suits = {"gamma", "alpha", "beta", "batch", "steps", "epsilon"}
     assert set(literal) <= {f.removeprefix("no-").replace("-", "_") for f, _ in flags} | suits
 
 
@@ -404,6 +404,7 @@ def test_reinforce_learns_from_the_action_that_it_drew(recorders, drawn, box):
 
 @pytest.mark.parametrize("box", BOXES)
 def test_a3c_learns_from_the_action_that_it_drew(monkeypatch, drawn, box):
+    """As reinforce, all defaults on."""
     made, updates = [], []
     keep = lambda shared, d, *_: updates.append((shared.theta.clone(), d.clone()))
     monkeypatch.setattr(a3c.Shared, "adam", keep)
@@ -417,7 +418,7 @@ def test_a3c_learns_from_the_action_that_it_drew(monkeypatch, drawn, box):
         vector_to_parameters(theta, model.parameters())
         R, targets = 0.0 if terminated[-1] else model.V(s2[-1:]).item(), torch.zeros(4)
         for i in (3, 2, 1, 0):
-            targets[i] = R = r[i].item() + GAMMA * R
+            targets[i] = R = (1 - GAMMA) * r[i].item() + GAMMA * R
         error = targets - model.V(s)
         climb = (model.pi(s).log_prob(raw[steps]) * error.detach()).sum()
         expected = gradients(error.square().sum() - climb, model)
@@ -781,6 +782,35 @@ def test_reinforce_scales_what_it_learns_and_not_what_it_reports(
             assert all(g.abs().sum() == 0 for g in found_v)
 
 
+@pytest.mark.parametrize("how", ["default", "off", "literal"])
+@pytest.mark.parametrize("gamma", [0.5, 0.99, 0.999, 1.0])
+def test_a3c_scales_what_it_learns_and_not_what_it_reports(monkeypatch, gamma, how):
+    """As dqn: R is a sum of scaled rewards, and of V where a stretch or a time limit ends it."""
+    seen, updates, env = [], [], Walk(length=3)
+    keep = lambda shared, d, *_: updates.append((shared.theta.clone(), d.clone()))
+    monkeypatch.setattr(a3c.Shared, "adam", keep)
+    what = dict(default={}, off=dict(scale_rewards=False), literal=dict(literal=True))[how]
+    options = dict(steps=8, workers=1, t_max=2, gamma=gamma, hidden=8)
+    model, returns = a3c.train(lambda: env, **options, **what, on_episode=lambda *e: seen.append(e))
+    rewards = np.array([step[2] for step in env.log]).reshape(3, 3)
+    assert returns == pytest.approx(rewards.sum(axis=1)) == [episode[0] for episode in seen]
+    assert [episode[1:] for episode in seen] == [(3, 3), (3, 6), (3, 9)]
+    factor = reward_scale(gamma) if how == "default" else 1.0
+    stretches = [(0, 2), (2, 3), (3, 5), (5, 6), (6, 8), (8, 9)]
+    for (start, end), (theta, found) in zip(stretches, updates, strict=True):
+        s, a, r, s2, terminated, _ = columns(env.log[start:end])
+        vector_to_parameters(theta, model.parameters())
+        R, targets = 0.0 if terminated[-1] else model.V(s2[-1:]).item(), torch.zeros(end - start)
+        for i in reversed(range(end - start)):
+            targets[i] = R = factor * r[i].item() + gamma * R
+        error = targets - model.V(s)
+        climb = (model.pi(s).log_prob(a) * error.detach()).sum()
+        expected = gradients(error.square().sum() - climb, model)
+        same([found], [parameters_to_vector(expected)])
+        shown = -2 * error.sum().item()  # the gradient of V's last bias
+        assert found[-1].item() == pytest.approx(shown, rel=1e-4, abs=1e-6)
+
+
 # ------------------------------------------------------------------------------ PPO's minibatches
 
 
@@ -863,6 +893,7 @@ def test_ppo_acts_with_theta_old(monkeypatch):
 
 
 SETTINGS = dict(seed=3, steps=128, t_max=5, gamma=GAMMA, alpha=0.05, hidden=8)
+SETTINGS |= dict(scale_rewards=False)
 
 
 class Meddled(Walk):
@@ -877,10 +908,12 @@ class Meddled(Walk):
         return super().step(action)
 
 
-def test_a3c_one_of_two_workers_by_hand(monkeypatch):
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a3c_one_of_two_workers_by_hand(monkeypatch, scaled):
     """The second worker begins where the first has been for a while, and the first goes on changing
     theta. Gradients are those of theta' as theta was at the start of a stretch; Adam's step is one
-    of theta as it is now, with the means and the counts of both; T counts both."""
+    of theta as it is now, with the means and the counts of both; T counts both. It learns from
+    scaled rewards, or from the rewards; it reports the environment's returns."""
     torch.manual_seed(0)
     model = a3c.Model((3,), gym.spaces.Discrete(2), 8)
     shared = a3c.Shared(parameters_to_vector(model.parameters()).detach(), workers=2)
@@ -898,7 +931,8 @@ def test_a3c_one_of_two_workers_by_hand(monkeypatch):
         synchronised.append(shared.theta.clone())
 
     monkeypatch.setattr(a3c.Shared, "adam", look)
-    a3c.worker(1, lambda: env, shared, lambda *e: reports.append(e), **SETTINGS)
+    settings = SETTINGS | dict(scale_rewards=scaled)
+    a3c.worker(1, lambda: env, shared, lambda *e: reports.append(e), **settings)
 
     # Episodes have 7 steps: stretches of 5 and 2. T = 128 is not beyond T_max yet.
     assert [update[4] for update in updates] == [5, 7, 12, 14, 19, 21, 26, 28, 33]
@@ -909,6 +943,7 @@ def test_a3c_one_of_two_workers_by_hand(monkeypatch):
     for i, (before, found, alpha, rank, end) in enumerate(updates):
         assert (alpha, rank) == (0.05, 1)
         s, a, r, s2, terminated, _ = columns(env.log[start:end])
+        r = (1 - GAMMA) * r if scaled else r
         vector_to_parameters(synchronised[i].clone(), model.parameters())
         R, targets = 0.0 if terminated[-1] else model.V(s2[-1:]).item(), torch.zeros(end - start)
         for k in reversed(range(end - start)):
@@ -948,12 +983,14 @@ def test_a3c_a_worker_ends_when_the_others_are_told_to():
         assert (shared.steps[1].item(), len(env.log)) == (2, 2)
 
 
+@pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a3c_what_reaches_the_workers_and_what_comes_back(monkeypatch, workers):
+def test_a3c_what_reaches_the_workers_and_what_comes_back(monkeypatch, workers, scaled):
     """Each of them gets its rank, the settings of train(), and the same shared state. Their
     episodes come back in order, and train() returns what they made of theta."""
     given, heard, stops = [], [], []
-    arguments = SETTINGS | dict(workers=workers)
+    expected = SETTINGS | dict(scale_rewards=scaled)
+    arguments = expected | dict(workers=workers)
 
     def worker(rank, make_env, shared, report, **settings):
         given.append((rank, make_env, shared, settings))
@@ -984,7 +1021,7 @@ def test_a3c_what_reaches_the_workers_and_what_comes_back(monkeypatch, workers):
     assert [rank for rank, *_ in given] == list(range(workers))
     shared = given[0][2]
     for _, made, state, settings in given:
-        assert made is make_env and state is shared and settings == SETTINGS
+        assert made is make_env and state is shared and settings == expected
     assert (len(shared.steps), shared.T) == (workers, 10 * workers)
     assert all((p == 0.5).all() for p in model.parameters())
     episodes = [e for rank in range(workers) for e in ((10.0 * rank, 1 + rank), (-1.0, 7))][:4]

@@ -21,6 +21,7 @@ from gymnasium.utils.env_checker import check_env
 
 import a3c
 import actor_critic
+import ddpg
 import dqn
 import ppo
 import qlearning_table
@@ -480,6 +481,41 @@ def test_spaces_that_are_not_counted_from_zero(script):
     for action in (0, 1):
         state = env.step(action)[0]
         assert (state == action) if isinstance(state, int | np.integer) else (state[action] == 1)
+
+
+class Bounded(gym.Env):
+    """Shows the upper or the lower bounds of its observations, in turn."""
+
+    low = np.array([-0.002, -0.1, 0.2, 0, -1, -3, -np.inf, -0.5, 0], np.float64)
+    high = np.array([0.002, 0.5, 0.25, 1, 1, 0.6, 0.5, np.inf, 0], np.float64)
+    widest = np.array([0.002, 0.5, 0.25, 1, 1, 1, 1, 1, 1], np.float32)  # 1: left as it is
+
+    def __init__(self, actions):
+        self.observation_space = gym.spaces.Box(self.low, self.high, dtype=np.float64)
+        self.action_space = actions
+
+    def reset(self, *, seed=None, options=None):
+        return self.low, {}
+
+    def step(self, action):
+        return self.high, 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("script", [dqn, reinforce, actor_critic, ddpg, a3c, ppo])
+def test_small_observations_are_stretched(script):
+    """What is bounded within (-1, 1) fills it; all else stays, to the last bit."""
+    actions = gym.spaces.Box(-1, 1, (2,)) if script is ddpg else gym.spaces.Discrete(2)
+    env = script.prepare(Bounded(actions))
+    with np.errstate(all="raise"):
+        first, then = env.reset()[0], env.step(env.action_space.sample())[0]
+    assert first.dtype == then.dtype == np.float32
+    np.testing.assert_allclose(first, np.float32(Bounded.low) / Bounded.widest, rtol=1e-6)
+    np.testing.assert_allclose(then, np.float32(Bounded.high) / Bounded.widest, rtol=1e-6)
+    same = Bounded.widest == 1
+    assert (first[same] == np.float32(Bounded.low)[same]).all()
+    assert env.observation_space == gym.spaces.Box(
+        *np.float32((Bounded.low, Bounded.high)) / Bounded.widest
+    )
 
 
 @pytest.mark.parametrize(

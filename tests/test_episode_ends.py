@@ -116,9 +116,11 @@ def test_ddpg(end, value):
 
 
 @ENDS
-def test_a3c(end, value):
-    model, _ = a3c.train(functools.partial(OneState, end), steps=1_500, gamma=0.5, workers=1)
-    assert model.V(STATE).item() == near(value)
+@SCALED
+def test_a3c(end, value, scaled):
+    options = dict(steps=1_500, gamma=0.5, workers=1, scale_rewards=scaled)
+    model, _ = a3c.train(functools.partial(OneState, end), **options)
+    assert model.V(STATE).item() * (2 if scaled else 1) == near(value)
 
 
 @ENDS

@@ -122,7 +122,7 @@ def columns(log: list[tuple]) -> list[torch.Tensor]:
 
 
 def reward_scale(gamma: float) -> float:
-    """What dqn and reinforce multiply rewards with: 1 - gamma, but not less than a thousandth."""
+    """What scale_rewards multiplies rewards with: 1 - gamma, but not less than a thousandth."""
     return 1 - gamma if gamma <= 0.999 else 0.001
 
 
@@ -610,11 +610,13 @@ def test_actor_critic_batch(recorders):
 # --------------------------------------------------------------------------------------- A3C, PPO
 
 
+@pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("t_max", [3, 4, 6])
-def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max):
+def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max, scaled):
     """The naive sums of [16] and [17] over each stretch of t_max steps, or up to the end of an
-    episode; with theta' as theta is at its beginning."""
+    episode; with theta' as theta is at its beginning. By default with rewards times 1 - gamma, and
+    to the letter."""
     made, updates = [], []
 
     def make_env():
@@ -628,7 +630,7 @@ def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max
 
     monkeypatch.setattr(a3c.Shared, "adam", descend)
     options = dict(steps=20, workers=1, t_max=t_max, gamma=GAMMA, alpha=0.01, hidden=8)
-    learned, _ = a3c.train(make_env, seed=5, **options)
+    learned, _ = a3c.train(make_env, seed=5, **options, literal=not scaled)
     log, first = made[-1].log, 0
     torch.manual_seed(5)
     model = a3c.Model((3,), made[0].action_space, 8)
@@ -639,6 +641,7 @@ def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max
         while n < t_max and not any(log[first + n - 1][4:]):
             n += 1
         s, a, r, s2, terminated, truncated = columns(log[first : first + n])
+        r = (1 - GAMMA) * r if scaled else r
         first += n
         ends.add((bool(terminated[-1]), bool(truncated[-1])))
         vector_to_parameters(theta.clone(), model.parameters())

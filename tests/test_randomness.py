@@ -42,13 +42,14 @@ RUNS |= {
     "a3c, continuous": functools.partial(a3c.train, PENDULUM, steps=1_000, workers=1),
     "ppo, continuous": functools.partial(ppo.train, PENDULUM, steps=2_000, clip=0.2),
 }
-# script -> a value that is neither its default nor LITERAL's
+# script -> a value that is not LITERAL's
 GIVEN = {
     qlearning_table: dict(epsilon_decay=True),
     dqn: dict(tau=0.01),
     reinforce: dict(alpha=1e-5),
     actor_critic: dict(batch=2),
     ddpg: dict(warmup=50),
+    a3c: dict(scale_rewards=True),
     ppo: dict(normalize=True),
 }
 
@@ -167,7 +168,7 @@ def test_a3c_workers_see_different_states():
     """With one seed, each worker draws its own states and its own actions; or their data would be
     the same, and useless."""
     seen = []
-    options = dict(seed=0, steps=60, t_max=5, gamma=0.9, alpha=1e-9, hidden=8)
+    options = dict(seed=0, steps=60, t_max=5, gamma=0.9, alpha=1e-9, hidden=8, scale_rewards=True)
     for rank in (0, 1):
         torch.manual_seed(0)
         env = Walk()
