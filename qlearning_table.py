@@ -34,7 +34,6 @@ Try
 
     python qlearning_table.py --render
     python qlearning_table.py --env Treasure-v0 --env-kwargs size=12
-    python qlearning_table.py --env Maze-v0
     python qlearning_table.py --env Taxi-v3
     python qlearning_table.py --env FrozenLake-v1
 
