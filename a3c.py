@@ -50,7 +50,7 @@ Try
     python a3c.py --env CartPole-v1
     python a3c.py --env CartPole-v1 --workers 1
     python a3c.py --env Acrobot-v1
-    python a3c.py --env MountainCar-v0 --steps 300000
+    python a3c.py --env MountainCar-v0 --steps 400000
 
 References
 
@@ -325,6 +325,7 @@ def start_worker(rank: int, make_env, shared: Shared, episodes, settings: dict) 
 def prepare(env) -> gym.Env:
     """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
 
+    What a network learns belongs to the states that are shown here, small ones stretched.
     Images, uint8 (channels, height, width) of at least 5x5 pixels, stay as they are.
     Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
     info["episode"] holds its return "r" and its length "l".

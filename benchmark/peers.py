@@ -1,5 +1,7 @@
 """One run of Stable-Baselines3 by its zoo, rl_zoo3, with the zoo's settings for the environment.
 
+Where the zoo has none, it takes its defaults, without a word.
+
     python benchmark/peers.py sb3_ppo --env CartPole-v1 --seed 0 --out DIR
 
 It saves the same returns.csv as the project's scripts, so that both are measured in the same way,
@@ -51,9 +53,8 @@ def greedy(algorithm: str, env_id: str, folder: Path, seed: int) -> tuple[int, l
         env_id, stats_path=stats, seed=seed, should_render=False, hyperparams=settings
     )
     model = ALGOS[algorithm].load(folder / f"{env_id}.zip", device="cpu")
-    return model.num_timesteps, evaluate_policy(model, env, EPISODES, return_episode_rewards=True)[
-        0
-    ]
+    returns, _ = evaluate_policy(model, env, EPISODES, return_episode_rewards=True)
+    return model.num_timesteps, returns
 
 
 def main() -> int:
