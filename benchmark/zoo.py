@@ -3,19 +3,23 @@
     python benchmark/zoo.py                               all rows; it takes many hours
     python benchmark/zoo.py --scripts ppo --env Acrobot-v1 --seeds 0 1 2
     python benchmark/zoo.py --dry-run                     no runs: what there is to do, the table
+    python benchmark/zoo.py --csv docs/results/zoo.csv    only the runs that are not in this file
 
 A run has the steps that rl-baselines3-zoo gives Stable-Baselines3, and does not stop when it is
 solved. Then the greedy policy plays 100 episodes: these returns are in the run's benchmark.json,
 which is otherwise as sweep.py writes it. Where a run of Stable-Baselines3 takes less than 10
-minutes, it is made as well, by the zoo's own program and with its settings (peers.py). Runs go on
-where they were stopped. At the end the table of all runs that are there is printed; --table FILE
-writes it, too.
+minutes, it is made as well, by the zoo's own program and with its settings (peers.py), and where
+one or two flags do better, our script with them, too (TRY). Runs go on where they were stopped.
+At the end the table of all runs that are there is printed; --table FILE writes it, too. --csv FILE
+keeps one line a run: what is in it counts as done.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
+import dataclasses
 import importlib
 import io
 import json
@@ -76,6 +80,9 @@ ZOO = {
 LONG = {("ddpg", "LunarLanderContinuous-v3"), ("ddpg", "MountainCarContinuous-v0")}
 PEERS = dict(dqn="sb3_dqn", actor_critic="sb3_a2c", ddpg="sb3_ddpg", a3c="sb3_a2c", ppo="sb3_ppo")
 NO_PEER = LONG | {("ppo", "HalfCheetah-v5")}
+# Where one set of defaults does not do it: the one or two flags that do better.
+TRY = {}
+COLUMNS = "script", "env", "flags", "seed", "return", "seconds", "commit"  # of --csv
 NOTE = """\
 Mean return of 100 episodes of the greedy policy after so many steps: over the seeds the median, the
 interquartile mean with its 95 % bootstrap interval, the least and the most. *Reference* is what
@@ -83,11 +90,11 @@ rl-baselines3-zoo reports for Stable-Baselines3 with settings tuned to the envir
 each (A2C beside actor_critic.py and a3c.py; LunarLander-v2 and HalfCheetah-v3, older versions); for
 qlearning_table.py it is the exact optimum within the time limit. *SB3 here*: the zoo's own program,
 run beside ours: median, range and seeds; *time*: median seconds of training, and how many times
-ours those are. \\*: a run takes more than 10 minutes, so that there are three seeds only. A run
-that diverged counts as -inf.
+ours those are. *Try*: ours with these flags. \\*: a run takes more than 10 minutes, so that there
+are three seeds only. A run that diverged counts as -inf.
 
-| command | reference | median | interquartile mean | range | seeds | time | SB3 here | time |
-|---|---|---|---|---|---|---|---|---|
+| command | reference | median | interquartile mean | range | seeds | time | SB3 here | time | try |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -111,6 +118,12 @@ def peers(runs: list[Run]) -> list[Run]:
         return []
     flags = "--steps", str(ZOO[script][env][1])
     return [Run("zoo", PEERS[script], env, flags, run.seed) for run in runs]
+
+
+def tries(runs: list[Run]) -> list[Run]:
+    """The runs of one row once more, with the flags of TRY."""
+    flags = TRY.get((runs[0].script, runs[0].env), "").split()
+    return [dataclasses.replace(run, flags=(*run.flags, *flags)) for run in runs if flags]
 
 
 def evaluate(record: dict, folder: Path) -> dict:
@@ -173,23 +186,51 @@ def number(x: float | None) -> str:
     return "" if x is None or np.isnan(x) else f"{x:,.{0 if abs(x) >= 100 else 2}f}"
 
 
-def read(runs: list[Run], root: Path) -> tuple[list[float], float]:
+def key(run: Run) -> tuple[str, ...]:
+    """What identifies a run in --csv: its first four columns."""
+    return run.script, run.env, " ".join(run.flags), str(run.seed)
+
+
+def load(path: Path | None) -> dict[tuple[str, ...], dict[str, str]]:
+    """The lines of a --csv file, by key()."""
+    if not path or not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {tuple(line[c] for c in COLUMNS[:4]): line for line in csv.DictReader(file)}
+
+
+def collect(runs: list[Run], root: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    """The same of the runs that are below `root`."""
+    lines = {}
+    for run in runs:
+        path = root / run.folder / "benchmark.json"
+        if path.exists():
+            record = json.loads(path.read_text())
+            mean = f"{np.mean(record['returns'] or -np.inf):.2f}"
+            values = *key(run), mean, str(record.get("seconds", "")), record["commit"]
+            lines[key(run)] = dict(zip(COLUMNS, values, strict=True))
+    return lines
+
+
+def read(runs: list[Run], lines: dict) -> tuple[list[float], float]:
     """Of the runs that are there: the mean return of each, and the median seconds of training."""
-    paths = [root / run.folder / "benchmark.json" for run in runs]
-    records = [json.loads(path.read_text()) for path in paths if path.exists()]
-    means = [float(np.mean(record["returns"] or -np.inf)) for record in records]
-    return means, float(np.median([r["seconds"] for r in records if r["returns"]] or np.nan))
+    found = [lines[key(run)] for run in runs if key(run) in lines]
+    seconds = [float(line["seconds"]) for line in found if line["seconds"]]
+    return [float(line["return"]) for line in found], float(np.median(seconds or np.nan))
 
 
-def row(runs: list[Run], root: Path) -> str:
+def row(runs: list[Run], lines: dict) -> str:
     """One line of the table, of the runs that are there; none: ""."""
-    means, seconds = read(runs, root)
+    means, seconds = read(runs, lines)
     if not means:
         return ""
     script, env = runs[0].script, runs[0].env
     reference = optimum(env) if script == "qlearning_table" else ZOO[script][env][0]
     mean, low, high = map(number, compare.middle(means))
     span = lambda means: f"{number(min(means))} to {number(max(means))}"
+    short = lambda means: f"{number(np.median(means))}, {span(means)} ({len(means)})"
+    others, other_seconds = read(peers(runs), lines)
+    better, _ = read(tries(runs), lines)
     cells = [
         f"`python {script}.py --env {env} {' '.join(runs[0].flags)}`",
         number(reference),
@@ -198,15 +239,10 @@ def row(runs: list[Run], root: Path) -> str:
         span(means),
         f"{len(means)}" + r" \*" * ((script, env) in LONG),
         number(seconds),
-        "",
-        "",
+        short(others) if others else "",
+        f"{number(other_seconds)}, {other_seconds / seconds:.1f} times" if others else "",
+        f"`{TRY[script, env]}`: {short(better)}" if better else "",
     ]
-    others, other_seconds = read(peers(runs), root) if peers(runs) else ([], 0)
-    if others:
-        cells[-2:] = (
-            f"{number(np.median(others))}, {span(others)} ({len(others)})",
-            f"{number(other_seconds)}, {other_seconds / seconds:.1f} times",
-        )
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -218,13 +254,22 @@ def main() -> int:
     parser.add_argument("--scripts", nargs="+", choices=ZOO, default=list(ZOO))
     parser.add_argument("--env", nargs="+", help="only these environments")
     parser.add_argument("--table", type=Path, metavar="FILE.md", help="where to write the table")
+    parser.add_argument("--csv", type=Path, metavar="FILE.csv", help="one line a run, kept")
     add_flags(parser, "runs/zoo")
     args = parser.parse_args()
 
-    rows = plan(args.scripts, args.env, args.seeds)
-    everything = sum([runs + peers(runs) for runs in rows], [])  # A2C stands beside two scripts
-    status = carry_out_all(list(dict.fromkeys(everything)), args, evaluate)
-    text = NOTE + "".join(row(runs, args.out.resolve()) for runs in rows)
+    rows, lines = plan(args.scripts, args.env, args.seeds), load(args.csv)
+    everything = sum([runs + peers(runs) + tries(runs) for runs in rows], [])
+    # A2C stands beside two scripts.
+    missing = list(dict.fromkeys(run for run in everything if key(run) not in lines))
+    status = carry_out_all(missing, args, evaluate)
+    lines |= collect(missing, args.out.resolve())
+    if args.csv and not args.dry_run:
+        with open(args.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(line for _, line in sorted(lines.items()))
+    text = NOTE + "".join(row(runs, lines) for runs in rows)
     print(text)
     if args.table:
         args.table.write_text(text)

@@ -4,6 +4,7 @@ import ast
 import functools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,10 +160,32 @@ def test_the_zoo_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
         "| `python dqn.py --env CartPole-v1 --steps 300 --no-stop-when-solved` | 500"
         f" | {mean} | {mean} [{low} to {high}] | {low} to {high} | 2 | {record['seconds']:.2f}"
         f" | {sb3}, {sb3} to {sb3} (1)"
-        f" | {peer['seconds']:.2f}, {peer['seconds'] / record['seconds']:.1f} times |"
+        f" | {peer['seconds']:.2f}, {peer['seconds'] / record['seconds']:.1f} times |  |"
     )
     other.write_text(json.dumps(record | {"returns": []}))  # it diverged
-    assert f"| -inf to {zoo.number(np.mean(record['returns']))} | 2 |" in main("--seeds", "0", "1")
+    diverged = f"| -inf to {zoo.number(np.mean(record['returns']))} | 2 |"
+    assert diverged in main("--seeds", "0", "1", "--csv", str(tmp_path / "zoo.csv"))
+    lines = (tmp_path / "zoo.csv").read_text().splitlines()
+    assert lines[0] == "script,env,flags,seed,return,seconds,commit" and len(lines) == 5
+    mean = f"{np.mean(record['returns']):.2f}"
+    assert lines[1] == (
+        "dqn,CartPole-v1,--steps 300 --no-stop-when-solved,0,"
+        f"{mean},{record['seconds']},{record['commit']}"
+    )
+    assert ",1,-inf," in lines[2] and lines[3].startswith("sb3_dqn,CartPole-v1,--steps 300,0,")
+
+    for folder in (tmp_path / "runs").iterdir():  # what is in the file needs no folder
+        shutil.rmtree(folder)
+    monkeypatch.setattr(zoo, "TRY", {("dqn", "CartPole-v1"): "--alpha 1e-3"})
+    text = main("--seeds", "0", "1", "--csv", str(tmp_path / "zoo.csv"))
+    assert "2 runs, 0 of them done, 2 to do" in text and diverged in text
+    now = (tmp_path / "zoo.csv").read_text().splitlines()
+    assert [line for line in now if "1e-3" not in line] == lines  # untouched
+    tries = [line.split(",") for line in now if "1e-3" in line]
+    assert [line[2] for line in tries] == ["--steps 300 --no-stop-when-solved --alpha 1e-3"] * 2
+    low, high = sorted(float(line[4]) for line in tries)
+    spread = f"{zoo.number((low + high) / 2)}, {zoo.number(low)} to {zoo.number(high)} (2)"
+    assert f"times | `--alpha 1e-3`: {spread} |" in text
 
 
 def test_the_optimum_is_exact():
