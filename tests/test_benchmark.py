@@ -229,7 +229,7 @@ for _ in range(5):  # five episodes: steps are counted over all of them
 """
 
 
-def test_speed_is_steps_by_processor_seconds(tmp_path, monkeypatch, capsys):
+def test_speed_is_steps_by_processor_seconds(tmp_path, monkeypatch, capfd):
     """A program that takes 2 ms a step; the first steps do not count."""
     (tmp_path / "busy.py").write_text(BUSY)
     monkeypatch.setattr(speed, "START", 5)
@@ -243,5 +243,5 @@ def test_speed_is_steps_by_processor_seconds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed, "EVERY", 1)
     with pytest.raises(SystemExit, match="0"):
         speed.measure(str(tmp_path / "busy.py"))
-    found = float(re.search("speed: (.*)", capsys.readouterr().out)[1])
+    found = float(re.search("speed: (.*)", capfd.readouterr().out)[1])
     assert 350 < found < 501
