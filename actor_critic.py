@@ -43,7 +43,7 @@ Try
     python actor_critic.py --env CartPole-v1
     python actor_critic.py --env CartPole-v1 --literal
     python actor_critic.py --env LunarLander-v3
-    python actor_critic.py --env Acrobot-v1 --record acrobot.gif
+    python actor_critic.py --env Acrobot-v1 --seed 1 --record acrobot.gif
 
 References
 

@@ -45,7 +45,7 @@ Try
 
     python dqn.py --env CartPole-v1
     python dqn.py --env Maze-v0 --gamma 0.9 --render
-    python dqn.py --env CartPole-v1 --literal --tau 0.01
+    python dqn.py --env LunarLander-v3 --train-every 1
     python dqn.py --env MinAtar/Breakout-v1
 
 On Atari in a notebook, phi is two of Gymnasium's wrappers:

@@ -35,7 +35,7 @@ Try
     python qlearning_table.py --render
     python qlearning_table.py --env Treasure-v0 --env-kwargs size=12
     python qlearning_table.py --env Taxi-v3
-    python qlearning_table.py --env FrozenLake-v1
+    python qlearning_table.py --env FrozenLake8x8-v1 --episodes 20000
 
 References
 

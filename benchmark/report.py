@@ -1,6 +1,6 @@
-"""Write docs/results.md and its pictures from the runs that benchmark/sweep.py has made.
+"""Write a page of tables and pictures from the runs that benchmark/sweep.py has made.
 
-python benchmark/report.py                       benchmark/runs -> docs/results.md, docs/results/*.png
+python benchmark/report.py                       benchmark/runs -> benchmark/report/results.md, results/*.png
 python benchmark/report.py --runs DIR --out DIR
 """
 
@@ -175,7 +175,7 @@ def main() -> int:
         "--runs", type=Path, default=REPOSITORY / "benchmark" / "runs", help="what sweep.py wrote"
     )
     parser.add_argument(
-        "--out", type=Path, default=REPOSITORY / "docs", help="folder of results.md"
+        "--out", type=Path, default=REPOSITORY / "benchmark" / "report", help="folder of results.md"
     )
     args = parser.parse_args()
     by_group = defaultdict(lambda: defaultdict(list))  # group -> (script, env, flags) -> results

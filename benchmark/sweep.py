@@ -1,12 +1,12 @@
 """Run scripts on environments and seeds, each run in its own process, and collect what they save.
 
-    python benchmark/sweep.py                                     all that docs/results.md shows
+    python benchmark/sweep.py                                     the whole plan
     python benchmark/sweep.py --only default peer --seeds 0 1 2   a part of it
     python benchmark/sweep.py --scripts dqn ppo --env Acrobot-v1 --flags="--alpha 1e-3"
                                                                   anything else
 
 A run that is there already is not made again, so that a sweep which was killed goes on where it
-was. `python benchmark/report.py` then writes docs/results.md. On a cluster: --backend dask or
+was. `python benchmark/report.py` then writes a page. On a cluster: --backend dask or
 --backend ray, see benchmark/README.md.
 """
 
@@ -53,7 +53,7 @@ class Run:
     """One training.
 
     Attributes:
-        group: the part of docs/results.md that it belongs to.
+        group: the part of the page that it belongs to.
         script: one of SCRIPTS or PEERS.
         env: the environment's id.
         flags: what follows on the command line.
@@ -99,7 +99,7 @@ def departures(script: str) -> list[str]:
 
 
 def plan(seeds: list[int]) -> list[Run]:
-    """The runs behind docs/results.md. Each ends when it is solved, or with its script's budget."""
+    """The runs behind the page. Each ends when it is solved, or with its script's budget."""
     runs = []
 
     def add(group, script, env, *flags, some=seeds):

@@ -81,7 +81,11 @@ LONG = {("ddpg", "LunarLanderContinuous-v3"), ("ddpg", "MountainCarContinuous-v0
 PEERS = dict(dqn="sb3_dqn", actor_critic="sb3_a2c", ddpg="sb3_ddpg", a3c="sb3_a2c", ppo="sb3_ppo")
 NO_PEER = LONG | {("ppo", "HalfCheetah-v5")}
 # Where one set of defaults does not do it: the one or two flags that do better.
-TRY = {}
+TRY = {
+    ("qlearning_table", "FrozenLake8x8-v1"): "--episodes 20000",
+    ("dqn", "LunarLander-v3"): "--train-every 1",
+    ("a3c", "Pendulum-v1"): "--alpha 5e-4",
+}
 COLUMNS = "script", "env", "flags", "seed", "return", "seconds", "commit"  # of --csv
 NOTE = """\
 Mean return of 100 episodes of the greedy policy after so many steps: over the seeds the median, the
