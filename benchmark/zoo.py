@@ -86,7 +86,8 @@ TRY = {
     ("dqn", "LunarLander-v3"): "--train-every 1",
     ("a3c", "Pendulum-v1"): "--alpha 5e-4",
 }
-COLUMNS = "script", "env", "flags", "seed", "return", "seconds", "commit"  # of --csv
+# Of --csv. Another processor rounds differently, so that a seed may end elsewhere there.
+COLUMNS = "script", "env", "flags", "seed", "return", "seconds", "commit", "processor"
 NOTE = """\
 Mean return of 100 episodes of the greedy policy after so many steps: over the seeds the median, the
 interquartile mean with its 95 % bootstrap interval, the least and the most. *Reference* is what
@@ -211,7 +212,8 @@ def collect(runs: list[Run], root: Path) -> dict[tuple[str, ...], dict[str, str]
         if path.exists():
             record = json.loads(path.read_text())
             mean = f"{np.mean(record['returns'] or -np.inf):.2f}"
-            values = *key(run), mean, str(record.get("seconds", "")), record["commit"]
+            seconds, where = str(record.get("seconds", "")), record["machine"]["processor"]
+            values = *key(run), mean, seconds, record["commit"], where
             lines[key(run)] = dict(zip(COLUMNS, values, strict=True))
     return lines
 
@@ -268,7 +270,7 @@ def main() -> int:
     missing = list(dict.fromkeys(run for run in everything if key(run) not in lines))
     status = carry_out_all(missing, args, evaluate)
     lines |= collect(missing, args.out.resolve())
-    if args.csv and not args.dry_run:
+    if args.csv:
         with open(args.csv, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()

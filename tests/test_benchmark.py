@@ -166,11 +166,11 @@ def test_the_zoo_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     diverged = f"| -inf to {zoo.number(np.mean(record['returns']))} | 2 |"
     assert diverged in main("--seeds", "0", "1", "--csv", str(tmp_path / "zoo.csv"))
     lines = (tmp_path / "zoo.csv").read_text().splitlines()
-    assert lines[0] == "script,env,flags,seed,return,seconds,commit" and len(lines) == 5
+    assert lines[0] == "script,env,flags,seed,return,seconds,commit,processor" and len(lines) == 5
     mean = f"{np.mean(record['returns']):.2f}"
     assert lines[1] == (
         "dqn,CartPole-v1,--steps 300 --no-stop-when-solved,0,"
-        f"{mean},{record['seconds']},{record['commit']}"
+        f"{mean},{record['seconds']},{record['commit']},{record['machine']['processor']}"
     )
     assert ",1,-inf," in lines[2] and lines[3].startswith("sb3_dqn,CartPole-v1,--steps 300,0,")
 
