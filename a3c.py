@@ -49,7 +49,6 @@ Try
 
     python a3c.py --env CartPole-v1
     python a3c.py --env CartPole-v1 --workers 1
-    python a3c.py --env Acrobot-v1
     python a3c.py --env MountainCar-v0 --steps 400000
     python a3c.py --env Pendulum-v1 --alpha 5e-4
 

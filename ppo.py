@@ -38,7 +38,6 @@ Try
     python ppo.py --env Pendulum-v1
     python ppo.py --env LunarLander-v3
     python ppo.py --env CartPole-v1 --clip 0.2
-    python ppo.py --env HalfCheetah-v5 --steps 500000
 
 References
 
