@@ -213,6 +213,16 @@ def test_the_optimum_is_exact():
     assert zoo.optimum("Blackjack-v1") is None  # it has no table
 
 
+def test_the_page_shows_what_is_in_zoo_csv():
+    lines = zoo.load(ROOT / "docs" / "results" / "zoo.csv")
+    rows = [zoo.row(runs, lines) for runs in zoo.plan(list(zoo.ZOO), None, list(range(10)))]
+    page = (ROOT / "docs" / "results.md").read_text()
+    section = page.split("## Beside the zoo's tuned settings\n")[1].split("\n## ")[0]
+    shown = re.findall(r"^\| `python .*\n", section, re.M)
+    assert shown == [row.replace(" --no-stop-when-solved", "") for row in rows if row]
+    assert len(shown) == sum(map(len, zoo.ZOO.values()))
+
+
 BUSY = """
 import time
 import gym
