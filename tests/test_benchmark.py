@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-pytest.importorskip("joblib", reason="no joblib: see benchmark/requirements.txt")
+pytest.importorskip("joblib", reason="no joblib: see docs/requirements.txt")
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmark"))
 
