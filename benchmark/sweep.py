@@ -311,7 +311,9 @@ def main() -> int:
         help="of the plan; with --env or --flags: these",
     )
     parser.add_argument(
-        "--env", nargs="+", help="instead of the plan: the scripts on these environments"
+        "--env",
+        nargs="+",
+        help="with --only: of the plan; else, instead of it: the scripts on these",
     )
     parser.add_argument(
         "--flags",
@@ -321,7 +323,7 @@ def main() -> int:
     add_flags(parser, "runs")
     args = parser.parse_args()
 
-    if args.env or args.flags:
+    if args.flags or (args.env and not args.only):
         scripts, flags = args.scripts or SCRIPTS, tuple(args.flags.split())
         runs = [
             Run("own", s, env, flags, seed, 2 if s == "a3c" else 1)
@@ -333,7 +335,9 @@ def main() -> int:
         runs = [
             r
             for r in plan(args.seeds)
-            if r.script in (args.scripts or r.script) and r.group in (args.only or r.group)
+            if r.script in (args.scripts or r.script)
+            and r.group in (args.only or r.group)
+            and r.env in (args.env or r.env)
         ]
     return carry_out_all(runs, args)
 
