@@ -24,10 +24,8 @@ error in the same loop. The paper's other surrogate is --clip 0.2: min(r_t A_t, 
 1+eps) A_t) with the ratio r_t and eps = 0.2. The paper found clipping better than the penalty on
 its benchmarks.
 
-Beyond the slide (the flag turns it off; --literal turns all of them off)
+Beyond the slide (the flag turns it off, and so does --literal)
 
-    --no-normalize      The advantages of a minibatch get mean 0 and spread (standard deviation) 1.
-                        The penalty beta KL then weighs the same, however large the advantages are.
     --no-scale-rewards  Rewards are divided by the spread of their discounted sums so far. V then
                         learns numbers of a similar size in all environments. The returns that are
                         reported stay as they are.
@@ -62,8 +60,8 @@ def train(
     *,
     seed: int = 0,  # the same seed gives the same run (on the same machine)
     steps: int = 1_000_000,  # the budget in environment steps of all actors together
-    n_envs: int = 8,  # N, the actors, each with an environment of its own
-    horizon: int = 256,  # T, the timesteps that each actor runs in an iteration
+    n_envs: int = 4,  # N, the actors, each with an environment of its own
+    horizon: int = 512,  # T, the timesteps that each actor runs in an iteration
     epochs: int = 10,  # K, how often an iteration goes through its batch
     batch: int = 256,  # M, the size of a minibatch
     gamma: float = 0.99,  # discount of the return
@@ -72,7 +70,6 @@ def train(
     beta: float = 1.0,  # weight of the KL penalty to begin with
     d_targ: float = 0.01,  # how far an iteration should move the policy, as E_t[KL]
     clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
-    normalize: bool = True,  # advantages of a minibatch get mean 0 and spread 1
     scale_rewards: bool = True,  # divide rewards by the spread of their discounted sums
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
@@ -137,17 +134,15 @@ def train(
         # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
         for _ in range(epochs):
             for j in torch.randperm(len(s)).split(batch):
-                pi, A_j = policy(s[j]), A[j]
-                if normalize and len(j) > 1:  # beyond the slide
-                    A_j = (A_j - A_j.mean()) / (A_j.std() + 1e-8)
+                pi = policy(s[j])
                 # At the first gradient step of an iteration theta = theta_old: the ratio is 1, KL
                 # has gradient 0, and the gradient of [1] is the policy gradient.
                 # [1] maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t
                 #     - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
                 ratio = (pi.log_prob(a[j]) - log_pi_old[j]).exp()  # (M,)
-                L = (ratio * A_j - beta * kl_divergence(old(s[j]), pi)).mean()
+                L = (ratio * A[j] - beta * kl_divergence(old(s[j]), pi)).mean()
                 if clip:  # the other surrogate: beyond 1 +- eps an action gains nothing more
-                    L = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()
+                    L = torch.minimum(ratio * A[j], ratio.clamp(1 - clip, 1 + clip) * A[j]).mean()
                 # V learns beside the policy and shares no weight with it. Minus: Adam descends.
                 loss = (target[j] - V(s[j])).square().mean() - L
                 if not loss.isfinite():
@@ -265,7 +260,7 @@ def prepare(env) -> gym.Env:
     return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
 
 
-LITERAL = dict(normalize=False, scale_rewards=False)  # the slide and nothing else
+LITERAL = dict(scale_rewards=False)  # the slide and nothing else
 
 
 def literally(env, *, literal: bool = False, **given):

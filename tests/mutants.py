@@ -276,7 +276,7 @@ BUGS = {
         ("later errors cross a time limit", "(1 - done[t]) * later", "(1 - terminated[t]) * later"),
         ("the next episode's first state is bootstrapped", "next_states[t, i] = info[\"final_obs\"][i]", "pass"),
         ("no bootstrap at a time limit", "(1 - terminated) * next_values", "(1 - done) * next_values"),
-        ("advantages are not divided by their spread", "(A_j.std() + 1e-8)", "1"),
+        ("the rewards are not scaled", "gamma if scale_rewards else None", "None"),
         ("V's target forgets V", "target = A + torch", "target = A + 0 * torch"),
         ("beta falls when the step was right", "d < d_targ / 1.5", "d < d_targ * 1.2"),
         ("the actors' steps count once", "step += n_envs", "step += 1"),
@@ -290,7 +290,7 @@ BUGS = {
         ("GAE runs on into the next episode", "gae_lambda * (1 - done[t]) * later", "gae_lambda * later"),
         ("lambda forgotten", "gamma * gae_lambda * (1", "gamma * (1"),
         ("GAE forwards", "for t in reversed(range(horizon)):", "for t in range(horizon):"),
-        ("KL rewarded", "ratio * A_j - beta", "ratio * A_j + beta"),
+        ("KL rewarded", "ratio * A[j] - beta", "ratio * A[j] + beta"),
         ("gradients pile up", "optimizer.zero_grad()", "pass  # gradients pile up"),
         ("one epoch", "for _ in range(epochs):", "for _ in range(1):"),
         ("loss of sum", "kl_divergence(old(s[j]), pi)).mean()", "kl_divergence(old(s[j]), pi)).sum()"),
@@ -299,7 +299,7 @@ BUGS = {
         # of a third list, written without looking at the tests
         ("theta_old is replaced before d is measured", "        with torch.no_grad():\n            d = kl_divergence(", "        old.load_state_dict(policy.state_dict())\n        with torch.no_grad():\n            d = kl_divergence("),
         ("minibatches hold the first T of the NT samples only", "torch.randperm(len(s)).split(batch)", "torch.randperm(horizon).split(batch)"),
-        ("--clip: the clipped term alone", "L = torch.minimum(ratio * A_j, ratio.clamp(1 - clip, 1 + clip) * A_j).mean()", "L = (ratio.clamp(1 - clip, 1 + clip) * A_j).mean()"),
+        ("--clip: the clipped term alone", "L = torch.minimum(ratio * A[j], ratio.clamp(1 - clip, 1 + clip) * A[j]).mean()", "L = (ratio.clamp(1 - clip, 1 + clip) * A[j]).mean()"),
     ],
     "common/runs.py": [
         ("solved before the window is full", "len(recent) == self.window and mean", "mean"),

@@ -50,7 +50,7 @@ GIVEN = {
     actor_critic: dict(batch=2),
     ddpg: dict(warmup=50),
     a3c: dict(scale_rewards=True),
-    ppo: dict(normalize=True),
+    ppo: dict(scale_rewards=True),
 }
 
 
