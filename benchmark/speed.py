@@ -45,7 +45,7 @@ PROGRAMS = [
     ("minimalRL actor_critic.py", CARTPOLE, "{minimalrl}/actor_critic.py"),
     ("a3c.py --workers 1", CARTPOLE, "a3c.py --workers 1" + OURS),
     ("SB3 A2C (8 environments)", CARTPOLE, "benchmark/peers.py sb3_a2c" + SB3),
-    ("ppo.py (8 environments)", CARTPOLE, "ppo.py" + OURS),
+    ("ppo.py (4 environments)", CARTPOLE, "ppo.py" + OURS),
     ("SB3 PPO (8 environments)", CARTPOLE, "benchmark/peers.py sb3_ppo" + SB3),
     ("CleanRL ppo.py (4 environments)", CARTPOLE, "{cleanrl}/cleanrl/ppo.py"),
     ("minimalRL ppo.py", CARTPOLE, "{minimalrl}/ppo.py"),
