@@ -60,8 +60,8 @@ def train(
     *,
     seed: int = 0,  # the same seed gives the same run (on the same machine)
     steps: int = 1_000_000,  # the budget in environment steps of all actors together
-    n_envs: int = 4,  # N, the actors, each with an environment of its own
-    horizon: int = 512,  # T, the timesteps that each actor runs in an iteration
+    n_envs: int = 8,  # N, the actors, each with an environment of its own
+    horizon: int = 256,  # T, the timesteps that each actor runs in an iteration
     epochs: int = 10,  # K, how often an iteration goes through its batch
     batch: int = 256,  # M, the size of a minibatch
     gamma: float = 0.99,  # discount of the return
