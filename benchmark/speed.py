@@ -47,7 +47,7 @@ PROGRAMS = [
     ("SB3 A2C (8 environments)", CARTPOLE, "benchmark/peers.py sb3_a2c" + SB3),
     ("ppo.py (8 environments)", CARTPOLE, "ppo.py" + OURS),
     ("SB3 PPO (8 environments)", CARTPOLE, "benchmark/peers.py sb3_ppo" + SB3),
-    ("CleanRL ppo.py (8 environments)", CARTPOLE, "{cleanrl}/cleanrl/ppo.py"),
+    ("CleanRL ppo.py (4 environments)", CARTPOLE, "{cleanrl}/cleanrl/ppo.py"),
     ("minimalRL ppo.py", CARTPOLE, "{minimalrl}/ppo.py"),
     ("floor", PENDULUM, "floor Pendulum-v1"),
     ("ddpg.py", PENDULUM, "ddpg.py" + OURS),
