@@ -20,9 +20,9 @@ Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Sch
     [g]     theta_old <- theta
 
 Where the slide is loose: it gives the objective only. V, which GAE needs, learns by the squared
-error in the same loop. The paper's other surrogate is --clip 0.2: min(r_t A_t, clip(r_t, 1-eps,
-1+eps) A_t) with the ratio r_t and eps = 0.2. The paper found clipping better than the penalty on
-its benchmarks.
+error in the same loop, and the step size falls to 0, as in the paper's runs on Atari. The paper's
+other surrogate is --clip 0.2: min(r_t A_t, clip(r_t, 1-eps, 1+eps) A_t) with the ratio r_t and
+eps = 0.2. The paper found clipping better than the penalty on its benchmarks.
 
 Beyond the slide (the flag turns it off, and so does --literal)
 
@@ -66,7 +66,7 @@ def train(
     batch: int = 256,  # M, the size of a minibatch
     gamma: float = 0.99,  # discount of the return
     gae_lambda: float = 0.98,  # lambda of the advantage: 0 looks one step ahead, 1 to the end
-    alpha: float = 1e-3,  # step size of Adam
+    alpha: float = 1e-3,  # step size of Adam to begin with; it falls to 0 over the budget, steps
     beta: float = 1.0,  # weight of the KL penalty to begin with
     d_targ: float = 0.01,  # how far an iteration should move the policy, as E_t[KL]
     clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
@@ -88,6 +88,8 @@ def train(
     # An iteration collects NT samples, learns from them K times, and throws them away.
     # [a] for iteration = 1, 2, ... do
     while step < steps:
+        # Large steps at first; small ones at the end, so that a good policy is not shaken any more.
+        optimizer.param_groups[0]["lr"] = alpha * (1 - step / steps)
         # The second axis is the actor: one call of envs.step moves all N. Shapes: (T, N); states
         # and next_states: (T, N, *shape).
         # [b] for actor = 1, 2, ..., N do (vectorised over actors)
