@@ -747,6 +747,15 @@ def test_ppo_begins_as_the_policy_gradient(recorders, clip, continuous, scale):
     same(found, gradients(-(policy(s).log_prob(a) * A).mean(), policy) + gradients(fit, V))
 
 
+def test_ppo_step_size_falls_to_0_over_the_budget(recorders):
+    options = dict(n_envs=2, horizon=3, epochs=1, batch=6, alpha=0.3, hidden=8)
+    ppo.train(Walk, steps=18, **options)
+    first, second, third = recorders[0].steps
+    for before, after, rate in [(first, second, 0.3), (second, third, 0.2)]:  # and then 0.1
+        moved = [a - b for a, b in zip(before[0], after[0], strict=True)]
+        same(moved, [rate * g for g in before[1]])
+
+
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_ppo_surrogate_away_from_theta_old(recorders, clip):
     """The second step on the same batch: ratio and KL to theta_old, beta and eps as they stand in
