@@ -66,7 +66,7 @@ def train(
     batch: int = 256,  # M, the size of a minibatch
     gamma: float = 0.99,  # discount of the return
     gae_lambda: float = 0.98,  # lambda of the advantage: 0 looks one step ahead, 1 to the end
-    alpha: float = 1e-3,  # step size of Adam to begin with; it falls to 0 over the budget, steps
+    alpha: float = 2e-3,  # step size of Adam to begin with; it falls to 0 over the budget, steps
     beta: float = 1.0,  # weight of the KL penalty to begin with
     d_targ: float = 0.01,  # how far an iteration should move the policy, as E_t[KL]
     clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
