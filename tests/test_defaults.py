@@ -680,10 +680,7 @@ def test_networks_of_ddpg():
     check_network(Q(STATES, actions), Q, relu, inputs=torch.cat([STATES, actions], 1))
 
 
-SPREAD = {"reinforce": 1.0, "a3c": 1.0, "ppo": np.exp(-1)}  # at first
-
-
-@pytest.mark.parametrize("name", SPREAD)
+@pytest.mark.parametrize("name", ["reinforce", "a3c", "ppo"])
 def test_policies_and_values(name):
     """A softmax of the outputs, or a Gaussian around them with a learned spread for each dimension;
     V beside it, which shares no weight."""
@@ -700,7 +697,7 @@ def test_policies_and_values(name):
         assert widths(layers) == [16, n] and widths(critic) == [16, 1]
         outputs = np.array([by_hand(layers, x.double().numpy(), np.tanh) for x in STATES])
         if space is box:
-            assert pi(STATES).stddev.detach().numpy() == pytest.approx(SPREAD[name])
+            assert (pi(STATES).stddev == 1).all()  # at first
             with torch.no_grad():
                 log_std.copy_(torch.tensor([0.5, -1.5]))
             found, spread = pi(STATES), np.exp([0.5, -1.5])
