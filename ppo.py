@@ -33,7 +33,7 @@ Beyond the slide (the flag turns it off, and so does --literal)
 Try
 
     python ppo.py --env CartPole-v1
-    python ppo.py --env Pendulum-v1 --gamma 0.95
+    python ppo.py --env Pendulum-v1 --gae-lambda 0.9
     python ppo.py --env LunarLander-v3
     python ppo.py --env CartPole-v1 --clip 0.2
 
