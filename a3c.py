@@ -34,8 +34,9 @@ Pseudocode (Mnih et al., 2016, Algorithm S3, for each actor-learner thread; here
 The box assumes shared theta and theta_v and a shared counter T = 0; theta' and theta'_v belong to
 one worker, which only measures gradients with them. Where the slide is loose: theta climbs [16],
 theta_v descends [17], and in [16] the advantage R - V is a constant. [18] leaves the optimiser
-open: here it is Adam with means that all workers share (in the paper RMSProp). With n workers T
-passes T_max by up to n t_max, since each worker looks at T once an update.
+open: here it is Adam with means that all workers share (in the paper RMSProp); the step size falls
+to 0 over T_max steps, as in the paper. With n workers T passes T_max by up to n t_max, since each
+worker looks at T once an update.
 
 The paper also adds a bonus for the entropy of the policy: the environments below do without it.
 
@@ -50,7 +51,7 @@ Try
     python a3c.py --env CartPole-v1
     python a3c.py --env CartPole-v1 --workers 1
     python a3c.py --env MountainCar-v0 --steps 400000
-    python a3c.py --env Pendulum-v1 --alpha 5e-4
+    python a3c.py --env Pendulum-v1
 
 References
 
@@ -165,10 +166,12 @@ def worker(
             raise FloatingPointError(f"loss {loss:g} at step {shared.T}: try a smaller alpha")
         # Adds to d theta and d theta_v. d theta is minus the box's, since [18] descends.
         loss.backward()
+        # Large steps at first; small ones at the end, so that a good policy is not shaken any more.
         # No lock: two workers may write the same number at once, and one change may be lost. The
         # A3C paper updates without locks, too, and learns well.
         # [18] Perform asynchronous update of theta using d theta and of theta_v using d theta_v
-        shared.adam(parameters_to_vector([p.grad for p in parameters]), alpha, rank)
+        d_theta = parameters_to_vector([p.grad for p in parameters])
+        shared.adam(d_theta, alpha * max(0, 1 - shared.T / steps), rank)
 
         if done:
             report(float(info["episode"]["r"]), info["episode"]["l"])
@@ -188,7 +191,7 @@ def train(
     workers: int = min(4, os.cpu_count() or 1),  # actor-learners, each in a process of its own
     t_max: int = 20,  # steps between two updates
     gamma: float = 0.99,  # discount of the return
-    alpha: float = 2e-3,  # step size of Adam
+    alpha: float = 2e-3,  # step size of Adam to begin with; it falls to 0 over the budget, steps
     scale_rewards: bool = True,  # multiply rewards by 1 - gamma
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults

@@ -84,7 +84,6 @@ NO_PEER = LONG | {("ppo", "HalfCheetah-v5")}
 TRY = {
     ("qlearning_table", "FrozenLake8x8-v1"): "--episodes 20000",
     ("dqn", "LunarLander-v3"): "--train-every 1",
-    ("a3c", "Pendulum-v1"): "--alpha 5e-4",
     ("ppo", "Pendulum-v1"): "--gae-lambda 0.9",
 }
 # Of --csv. Another processor rounds differently, so that a seed may end elsewhere there.

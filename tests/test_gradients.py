@@ -617,7 +617,7 @@ def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max
     """The naive sums of [16] and [17] over each stretch of t_max steps, or up to the end of an
     episode; with theta' as theta is at its beginning. By default with rewards times 1 - gamma, and
     to the letter."""
-    made, updates = [], []
+    made, updates, alphas = [], [], []
 
     def make_env():
         made.append(Walk(continuous, length=4))
@@ -625,7 +625,8 @@ def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max
 
     def descend(shared, d_theta, alpha, rank):
         updates.append((shared.theta.clone(), d_theta.clone()))
-        assert (alpha, rank) == (0.01, 0)
+        alphas.append(alpha)
+        assert (alpha, rank) == (pytest.approx(0.01 * max(0, 1 - shared.T / 20)), 0)
         shared.theta.sub_(d_theta, alpha=alpha)
 
     monkeypatch.setattr(a3c.Shared, "adam", descend)
@@ -659,7 +660,7 @@ def test_a3c_accumulates_the_gradients_of_the_box(monkeypatch, continuous, t_max
     assert first == len(log) > 20  # T > T_max
     assert {(True, False), (False, True)} <= ends and ((False, False) in ends) == (t_max < 4)
     torch.testing.assert_close(
-        parameters_to_vector(learned.parameters()).detach(), theta - 0.01 * found
+        parameters_to_vector(learned.parameters()).detach(), theta - alphas[-1] * found
     )
 
 
