@@ -171,7 +171,7 @@ def worker(
         # A3C paper updates without locks, too, and learns well.
         # [18] Perform asynchronous update of theta using d theta and of theta_v using d theta_v
         d_theta = parameters_to_vector([p.grad for p in parameters])
-        shared.adam(d_theta, alpha * max(0, 1 - shared.T / steps), rank)
+        shared.adam(d_theta, np.interp(shared.T, [0, steps], [alpha, 0]), rank)
 
         if done:
             report(float(info["episode"]["r"]), info["episode"]["l"])

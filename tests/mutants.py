@@ -250,9 +250,8 @@ BUGS = {
         ("T counts double", "shared.steps[rank] += 1", "shared.steps[rank] += 2"),
         ("value loss forgotten", "loss = policy_loss + value_loss", "loss = policy_loss"),
         # for what is new since
-        ("the step size stays", "alpha * max(0, 1 - shared.T / steps)", "alpha"),
-        ("the step size falls by this worker's steps", "1 - shared.T / steps", "1 - shared.steps[rank].item() / steps"),
-        ("the step size falls below 0", "alpha * max(0, 1 - shared.T / steps)", "alpha * (1 - shared.T / steps)"),
+        ("the step size stays", "[alpha, 0]), rank)", "[alpha, alpha]), rank)"),
+        ("the step size falls by this worker's steps", "np.interp(shared.T,", "np.interp(shared.steps[rank].item(),"),
         ("shared.stop lies in one process only", "torch.zeros(1, dtype=torch.bool).share_memory_()", "torch.zeros(1, dtype=torch.bool)"),
         ("another shared.stop than the workers look at", "shared.stop[0] = bool(", "shared.stop = bool("),
         ("rewards are scaled under --literal, too", "LITERAL = dict(scale_rewards=False)", "LITERAL = dict()"),
