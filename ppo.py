@@ -178,7 +178,7 @@ class Policy(nn.Module):
         # Small last weights: before any reward the policy is almost the same in every state.
         self.layers[-1].weight.data.mul_(0.01)
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
-        # that it stays positive. At first it is 1, the way from the middle to a bound.
+        # that it stays positive. At first it is 1: the actions that are tried reach both bounds.
         box = isinstance(action_space, gym.spaces.Box)
         self.log_std = nn.Parameter(torch.zeros(n)) if box else None
 
