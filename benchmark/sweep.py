@@ -322,6 +322,8 @@ def main() -> int:
     )
     add_flags(parser, "runs")
     args = parser.parse_args()
+    if args.only and args.flags:
+        parser.error("--only takes a part of the plan and --flags replaces it: give one of them")
 
     if args.flags or (args.env and not args.only):
         scripts, flags = args.scripts or SCRIPTS, tuple(args.flags.split())

@@ -83,6 +83,11 @@ def test_the_plan_turns_every_departure_off_on_ten_seeds(tmp_path):
         assert len(re.findall(f" {flag} --out", text)) % 10 == 0 < text.count(f" {flag} --out")
 
 
+def test_a_part_of_the_plan_takes_no_flags(tmp_path):
+    done = program("sweep.py", "--only", "default", "--flags=--alpha 1", "--out", tmp_path)
+    assert done.returncode == 2 and "give one of them" in done.stderr
+
+
 def test_no_runs_no_report(tmp_path):
     done = program("report.py", "--runs", tmp_path, "--out", tmp_path)
     assert done.returncode == 2 and "no runs in" in done.stderr
