@@ -37,6 +37,10 @@ Beyond the slide (the flag turns it off; --literal turns all of them off)
     --no-adam          Adam in place of the plain gradient step. It averages the gradients of the
                        last steps and divides each weight's gradient by its usual size (the root of
                        its mean square), so that one alpha fits returns of 1 and of 500.
+    --no-scale-rewards Rewards are multiplied by 1 - gamma, so that Q is a weighted mean of the
+                       rewards that follow. The critic soon learns numbers of that size. Until it
+                       has, every action seems better (or worse) than expected, which misleads the
+                       actor.
 
 Try
 
@@ -72,10 +76,11 @@ def train(
     steps: int = 1_000_000,  # environment steps at most; the first budget used up ends training
     gamma: float = 0.99,  # discount of the return
     alpha: float = 5e-3,  # step size of the actor
-    beta: float = 3e-2,  # step size of the critic: larger, as it has to keep up with the actor
+    beta: float = 5e-3,  # step size of the critic
     batch: int = 256,  # steps in each update
     advantage: bool = True,  # weight log pi with the real value minus the mean of Q_phi under pi
     adam: bool = True,  # Adam in place of the plain gradient step
+    scale_rewards: bool = True,  # multiply rewards by 1 - gamma
     hidden: int = 64,  # units of each hidden layer
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
@@ -84,6 +89,8 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for small networks a second thread costs more than it gains
     env, returns, step, transitions = prepare(env), [], 0, []
+    if scale_rewards:  # beyond the slide; the returns that train() reports stay as they are
+        env = gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))
     sizes = env.observation_space.shape, env.action_space.n, hidden
     actor, critic = Network(*sizes), Network(*sizes)  # logits of pi_theta, and Q_phi
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
@@ -215,7 +222,9 @@ def prepare(env) -> gym.Env:
 # The slide and nothing else. [1] weights with Q itself, and most of Q is the same for all actions:
 # with gamma = 0.99, or larger steps, the policy soon takes one action only. A smaller gamma counts
 # fewer later rewards, so that the action makes up more of Q.
-LITERAL = dict(gamma=0.9, alpha=1e-4, beta=1e-2, batch=1, advantage=False, adam=False)
+LITERAL = dict(
+    gamma=0.9, alpha=1e-4, beta=1e-2, batch=1, advantage=False, adam=False, scale_rewards=False
+)
 
 
 def literally(env, *, literal: bool = False, **given):

@@ -167,6 +167,10 @@ BUGS = {
         ("--literal updates after two steps", "beta=1e-2, batch=1", "beta=1e-2, batch=2"),
         ("the value of pi is the max", "(actor(state).softmax(-1) * critic(state)).sum()", "critic(state).max()"),
         ("steps of an update are kept for the next", "transitions.clear()", "del transitions[:-1]"),
+        ("rewards are scaled under --literal, too", "adam=False, scale_rewards=False", "adam=False"),
+        ("rewards are scaled always", "if scale_rewards:", "if True:"),
+        ("with gamma = 1 all rewards are 0", "max(1 - gamma, 1e-3) * float(r)", "(1 - gamma) * float(r)"),
+        ("scaled returns are reported", "gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))", "prepare(gym.wrappers.TransformReward(env.unwrapped, lambda r: max(1 - gamma, 1e-3) * float(r)))"),
         # of the older list
         ("min for max", "amax(dim=1)", "amin(dim=1)"),
         ("log forgotten", "log_pi = actor(s).log_softmax(dim=1)", "log_pi = actor(s).softmax(dim=1)"),

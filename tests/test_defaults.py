@@ -780,6 +780,32 @@ def test_reinforce_scales_what_it_learns_and_not_what_it_reports(
 
 @pytest.mark.parametrize("how", ["default", "off", "literal"])
 @pytest.mark.parametrize("gamma", [0.5, 0.99, 0.999, 1.0])
+def test_actor_critic_scales_what_it_learns_and_not_what_it_reports(
+    recorders, monkeypatch, gamma, how
+):
+    """As dqn: the real value is a scaled reward, and what the critic says of the next state."""
+    monkeypatch.setattr(torch.optim, "SGD", Recorder)  # --literal
+    seen, env = [], Walk(length=3)
+    what = dict(default={}, off=dict(scale_rewards=False), literal=dict(literal=True))[how]
+    options = dict(steps=9, gamma=gamma, batch=1, alpha=1e-9, beta=1e-9, hidden=8)
+    keep = lambda *episode: seen.append(episode)
+    *_, returns = actor_critic.train(env, **options, **what, on_episode=keep)
+    rewards = np.array([step[2] for step in env.log]).reshape(3, 3)
+    assert returns == pytest.approx(rewards.sum(axis=1)) == [episode[0] for episode in seen]
+    assert [episode[1:] for episode in seen] == [(3, 3), (3, 6), (3, 9)]
+    factor = reward_scale(gamma) if how == "default" else 1.0
+    networks = [actor_critic.Network((3,), 2, 8) for _ in range(2)]
+    for step, (s, a, r, s2, terminated, _) in zip(recorders[0].steps, env.log, strict=True):
+        _, critic, _, found = load_both(*networks, step)
+        s, s2 = torch.from_numpy(s), torch.from_numpy(s2)
+        y = factor * r + (0.0 if terminated else gamma * critic(s2).max().item())
+        same(found, gradients((y - critic(s)[a]) ** 2, critic))
+        shown = -2 * (y - critic(s)[a].item())  # the gradient of the last bias
+        assert found[-1][a].item() == pytest.approx(shown, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("how", ["default", "off", "literal"])
+@pytest.mark.parametrize("gamma", [0.5, 0.99, 0.999, 1.0])
 def test_a3c_scales_what_it_learns_and_not_what_it_reports(monkeypatch, gamma, how):
     """As dqn: R is a sum of scaled rewards, and of V where a stretch or a time limit ends it."""
     seen, updates, env = [], [], Walk(length=3)

@@ -97,14 +97,16 @@ def test_reinforce(end, value, monkeypatch, scaled):
 
 
 @ENDS
+@SCALED
 @pytest.mark.parametrize("batch", [1, 16])
-def test_actor_critic(end, value, batch):
+def test_actor_critic(end, value, batch, scaled):
     # So slow an actor that both actions go on being tried, and valued.
     steps = 3_000 if batch > 1 else 600
     _, critic, _ = actor_critic.train(
-        OneState(end), steps=steps, gamma=0.5, batch=batch, alpha=1e-6, beta=1e-2
-    )
-    assert critic(STATE).detach().numpy() == near(value)
+        OneState(end), steps=steps, gamma=0.5, batch=batch, alpha=1e-6, beta=1e-2,
+        scale_rewards=scaled,
+    )  # fmt: skip
+    assert critic(STATE).detach().numpy() * (2 if scaled else 1) == near(value)
 
 
 @ENDS

@@ -579,16 +579,19 @@ def run_with_true_values(monkeypatch, recorders, **options) -> list:
         patch.setattr(actor_critic.Network, "__init__", remember)
         patch.setattr(actor_critic.Network, "forward", forward)
         patch.setattr(Recorder, "step", Recorder.record)  # record each step, and do not move
-        actor_critic.train(TwoDecisions(), episodes=1, gamma=1.0, hidden=8, **options)
+        options |= dict(hidden=8, scale_rewards=False)
+        actor_critic.train(TwoDecisions(), episodes=1, gamma=1.0, **options)
     return recorders[0].steps
 
 
-def test_actor_critic_batch(recorders):
+@pytest.mark.parametrize("scaled", [True, False])
+def test_actor_critic_batch(recorders, scaled):
     """The defaults: rewards summed up to the end of the batch or of an episode, less the mean of Q
     under pi."""
     env, n = Walk(length=3), 8
-    actor_critic.train(env, steps=n, gamma=GAMMA, batch=n, hidden=8)
+    actor_critic.train(env, steps=n, gamma=GAMMA, batch=n, hidden=8, scale_rewards=scaled)
     s, a, r, s2, terminated, truncated = columns(env.log)
+    r = (1 - GAMMA) * r if scaled else r
     assert len(recorders[0].steps) == 1
     actor, critic, found_actor, found_critic = actor_critics(recorders[0].steps[0])
     y = torch.zeros(n)
