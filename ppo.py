@@ -35,6 +35,7 @@ Try
     python ppo.py --env CartPole-v1
     python ppo.py --env Pendulum-v1 --gae-lambda 0.9
     python ppo.py --env LunarLander-v3
+    python ppo.py --env HalfCheetah-v5 --gae-lambda 0.9 --std 0.4
     python ppo.py --env CartPole-v1 --clip 0.2
 
 References
@@ -72,6 +73,7 @@ def train(
     clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
     scale_rewards: bool = True,  # divide rewards by the spread of their discounted sums
     hidden: int = 64,  # units of each hidden layer
+    std: float = 1.0,  # spread of the Gaussian to begin with (Box actions only)
     literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
     on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
 ) -> tuple[Policy, Value, list[float]]:
@@ -79,7 +81,7 @@ def train(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for small networks a second thread costs more than it gains
     envs = vectorised(make_env, n_envs, gamma if scale_rewards else None)
-    sizes = envs.single_observation_space.shape, envs.single_action_space, hidden
+    sizes = envs.single_observation_space.shape, envs.single_action_space, hidden, std
     policy, old, V = Policy(*sizes), Policy(*sizes).requires_grad_(False), Value(sizes[0], hidden)
     old.load_state_dict(policy.state_dict())  # theta_old = theta
     optimizer = torch.optim.Adam([*policy.parameters(), *V.parameters()], lr=alpha, fused=True)
@@ -171,16 +173,17 @@ def train(
 class Policy(nn.Module):
     """pi(a|s; theta): a softmax over Discrete actions, a Gaussian over Box actions."""
 
-    def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int):
+    def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int, std: float):
         super().__init__()
         n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
         self.layers = nn.Sequential(Trunk(shape, hidden), nn.Linear(hidden, n))
         # Small last weights: before any reward the policy is almost the same in every state.
         self.layers[-1].weight.data.mul_(0.01)
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
-        # that it stays positive. At first it is 1: the actions that are tried reach both bounds.
+        # that it stays positive. From std = 1 the actions that are tried reach both bounds, which
+        # finds a goal that is far away; a body learns to run with less.
         box = isinstance(action_space, gym.spaces.Box)
-        self.log_std = nn.Parameter(torch.zeros(n)) if box else None
+        self.log_std = nn.Parameter(torch.full((n,), std).log()) if box else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (batch, *shape) -> distribution whose log_prob is (batch,)."""

@@ -85,6 +85,7 @@ TRY = {
     ("qlearning_table", "FrozenLake8x8-v1"): "--episodes 20000",
     ("dqn", "LunarLander-v3"): "--train-every 1",
     ("ppo", "Pendulum-v1"): "--gae-lambda 0.9",
+    ("ppo", "HalfCheetah-v5"): "--gae-lambda 0.9 --std 0.4",
 }
 # Of --csv. Another processor rounds differently, so that a seed may end elsewhere there.
 COLUMNS = "script", "env", "flags", "seed", "return", "seconds", "commit", "processor"

@@ -51,7 +51,7 @@ INTERVALS = {
     "[1, inf)": (lambda x: 1 <= x < inf, "episodes steps memory batch train_every n_steps t_max "
                  "workers n_envs horizon epochs hidden demonstrations comparisons"),
     "[0, inf)": (lambda x: 0 <= x < inf, "warmup sigma beta clip"),
-    "(0, inf)": (lambda x: 0 < x < inf, "alpha d_targ "
+    "(0, inf)": (lambda x: 0 < x < inf, "alpha d_targ std "
                  "reinforce.beta actor_critic.beta ddpg.beta"),
     "[0, 1]": (lambda x: 0 <= x <= 1, "gamma gae_lambda epsilon"),
     "(0, 1]": (lambda x: 0 < x <= 1, "tau qlearning_table.alpha"),

@@ -283,6 +283,8 @@ BUGS = {
         ("the next episode's first state is bootstrapped", "next_states[t, i] = info[\"final_obs\"][i]", "pass"),
         ("no bootstrap at a time limit", "(1 - terminated) * next_values", "(1 - done) * next_values"),
         ("the step size stays", "alpha * (1 - step / steps)", "alpha"),
+        ("--std has no effect", "torch.full((n,), std).log()", "torch.zeros(n)"),
+        ("the spread in place of its logarithm", "torch.full((n,), std).log()", "torch.full((n,), float(std))"),
         ("the rewards are not scaled", "gamma if scale_rewards else None", "None"),
         ("V's target forgets V", "target = A + torch", "target = A + 0 * torch"),
         ("beta falls when the step was right", "d < d_targ / 1.5", "d < d_targ * 1.2"),

@@ -294,6 +294,7 @@ BAD_NUMBERS = {
     "epochs": ["0"],
     "gae_lambda": ["2"],
     "d_targ": ["0"],
+    "std": ["0", "-1"],
     "clip": ["-1"],
     "hidden": ["0"],
 }

@@ -128,7 +128,7 @@ FIRST_WEIGHTS = {
     a3c: (lambda env: [a3c.Model((3,), env.action_space, 8)], [0]),
     ppo: (
         lambda env: [
-            *(ppo.Policy((3,), env.action_space, 8) for _ in range(2)),
+            *(ppo.Policy((3,), env.action_space, 8, 1.0) for _ in range(2)),
             ppo.Value((3,), 8),
         ],
         [0, 2],
@@ -662,7 +662,7 @@ def test_networks_of_actor_critic():
 def test_policies_begin_without_preferences(script):
     """Whatever the state, logits differ by the last biases only."""
     kind = script.Model if script is a3c else script.Policy
-    network = kind((3,), gym.spaces.Discrete(4), 8)
+    network = kind((3,), gym.spaces.Discrete(4), 8, *[1.0] * (script is ppo))
     layers = network.actor if script is a3c else network.layers
     logits = layers(STATES).detach() - layers[-1].bias.detach()
     assert 0 < logits.abs().max() < 0.02
@@ -680,6 +680,15 @@ def test_networks_of_ddpg():
     check_network(Q(STATES, actions), Q, relu, inputs=torch.cat([STATES, actions], 1))
 
 
+@pytest.mark.parametrize("std", [None, 0.4, 2])
+def test_the_first_spread_of_ppo(std):
+    """The one given, in each dimension, and 1 by default."""
+    options = dict(n_envs=1, horizon=4, steps=4, hidden=8, alpha=1e-30)
+    given = {} if std is None else dict(std=std)
+    policy, *_ = ppo.train(lambda: Walk(True), **options, **given)
+    assert policy(STATES).stddev.detach().numpy() == pytest.approx(std or 1)
+
+
 @pytest.mark.parametrize("name", ["reinforce", "a3c", "ppo"])
 def test_policies_and_values(name):
     """A softmax of the outputs, or a Gaussian around them with a learned spread for each dimension;
@@ -691,7 +700,7 @@ def test_policies_and_values(name):
             pi, layers, log_std = model.pi, model.actor, model.log_std
             V, critic = model.V, model.critic
         else:
-            pi = script.Policy((3,), space, 16)
+            pi = script.Policy((3,), space, 16, *[1.0] * (name == "ppo"))
             layers, log_std = pi.layers, pi.log_std
             V = critic = script.Value((3,), 16)
         assert widths(layers) == [16, n] and widths(critic) == [16, 1]

@@ -700,7 +700,7 @@ def naive_gae(delta, done, discount) -> torch.Tensor:
 
 def ppo_networks(step, action_space):
     """ppo's policy and V before a recorded step, and the gradients of both in it."""
-    policy, V = ppo.Policy((3,), action_space, 8), ppo.Value((3,), 8)
+    policy, V = ppo.Policy((3,), action_space, 8, 1.0), ppo.Value((3,), 8)
     return (*load_both(policy, V, step)[:2], step[1])
 
 

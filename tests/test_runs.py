@@ -583,7 +583,7 @@ def test_policies_are_greedy(script, continuous, monkeypatch):
         learned = (module.Model((3,), space, 8),)
         pi, V = learned[0].pi, learned[0].V
     else:
-        pi, V = module.Policy((3,), space, 8), None
+        pi, V = module.Policy((3,), space, 8, *[1.0] * (script == "ppo")), None
         learned = (pi,)
     if script == "ppo":
         learned = (pi, module.Value((3,), 8))
