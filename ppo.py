@@ -20,9 +20,10 @@ Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Sch
     [g]     theta_old <- theta
 
 Where the slide is loose: it gives the objective only. V, which GAE needs, learns by the squared
-error in the same loop, and the step size falls to 0, as in the paper's runs on Atari. The paper's
-other surrogate is --clip 0.2: min(r_t A_t, clip(r_t, 1-eps, 1+eps) A_t) with the ratio r_t and
-eps = 0.2. The paper found clipping better than the penalty on its benchmarks.
+error in the same loop, and the step size falls to 0, as in the paper's runs on Atari. The spread of
+the Gaussian over Box actions is learned, too; it begins with --std. The paper's other surrogate is
+--clip 0.2: min(r_t A_t, clip(r_t, 1-eps, 1+eps) A_t) with the ratio r_t and eps = 0.2. The paper
+found clipping better than the penalty on its benchmarks.
 
 Beyond the slide (the flag turns it off, and so does --literal)
 
@@ -180,8 +181,8 @@ class Policy(nn.Module):
         # Small last weights: before any reward the policy is almost the same in every state.
         self.layers[-1].weight.data.mul_(0.01)
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
-        # that it stays positive. From std = 1 the actions that are tried reach both bounds, which
-        # finds a goal that is far away; a body learns to run with less.
+        # that it stays positive. std = 1, the way from the middle to a bound (see prepare()), finds
+        # a goal that is far away; for a robot that runs, less does better (see Try).
         box = isinstance(action_space, gym.spaces.Box)
         self.log_std = nn.Parameter(torch.full((n,), std).log()) if box else None
 
