@@ -182,7 +182,7 @@ class Policy(nn.Module):
         self.layers[-1].weight.data.mul_(0.01)
         # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
         # that it stays positive. std = 1, the way from the middle to a bound (see prepare()), finds
-        # a goal that is far away; for a robot that runs, less does better (see Try).
+        # a goal that is far away; a robot that runs may learn more with less (see Try).
         box = isinstance(action_space, gym.spaces.Box)
         self.log_std = nn.Parameter(torch.full((n,), std).log()) if box else None
 
