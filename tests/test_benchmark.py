@@ -17,7 +17,9 @@ pytest.importorskip("joblib", reason="no joblib: see docs/requirements.txt")
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmark"))
 
+import report  # noqa: E402
 import speed  # noqa: E402
+import sweep  # noqa: E402
 import zoo  # noqa: E402
 
 import dqn  # noqa: E402
@@ -29,25 +31,16 @@ def program(name: str, *arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_sweep_goes_on_where_it_was_and_is_reported(tmp_path):
-    sweep = [
-        "--scripts",
-        "qlearning_table",
-        "--only",
-        "default",
-        "--env",
-        "Maze-v0",
-        "Treasure-v0",
-        "--seeds",
-        "0",
-        "--out",
-        tmp_path / "runs",
-        "--cores",
-        "2",
-    ]
-    assert "2 runs, 0 of them done, 2 to do" in program("sweep.py", *sweep, "--dry-run").stdout
-    done = program("sweep.py", *sweep)
-    assert done.returncode == 0 and "2 to do" in done.stdout, done.stderr
+def test_a_sweep_goes_on_where_it_was_and_is_reported(tmp_path, monkeypatch, capsys):
+    def said(main, *flags):
+        monkeypatch.setattr(sys, "argv", ["a program", *map(str, flags)])
+        assert main() == 0
+        return capsys.readouterr().out
+
+    flags = "--scripts qlearning_table --only default --env Maze-v0 Treasure-v0 --seeds 0".split()
+    flags += ["--out", tmp_path / "runs", "--cores", "1"]
+    assert "2 runs, 0 of them done, 2 to do" in said(sweep.main, *flags, "--dry-run")
+    assert "2 to do" in said(sweep.main, *flags)
     lost = next(tmp_path.glob("runs/qlearning_table/Maze-v0/*/seed0"))
     record = json.loads((lost / "benchmark.json").read_text())
     assert (
@@ -55,10 +48,9 @@ def test_a_sweep_goes_on_where_it_was_and_is_reported(tmp_path):
         and record["versions"]["torch"]
     )
     (lost / "benchmark.json").unlink()  # as if it had been cut short
-    assert "2 runs, 1 of them done, 1 to do" in program("sweep.py", *sweep).stdout
+    assert "2 runs, 1 of them done, 1 to do" in said(sweep.main, *flags)
     assert (lost / "benchmark.json").exists()
-    report = program("report.py", "--runs", tmp_path / "runs", "--out", tmp_path / "docs")
-    assert report.returncode == 0, report.stderr
+    said(report.main, "--runs", tmp_path / "runs", "--out", tmp_path / "docs")
     assert (
         "| `python qlearning_table.py` | Maze-v0 | 1 of 1 |"
         in (tmp_path / "docs/results.md").read_text()
