@@ -220,8 +220,8 @@ def prepare(env) -> gym.Env:
 
 
 # The slide and nothing else. [1] weights with Q itself, and most of Q is the same for all actions:
-# with gamma = 0.99, or larger steps, the policy soon takes one action only. A smaller gamma counts
-# fewer later rewards, so that the action makes up more of Q.
+# with gamma = 0.99 the policy soon takes one action only. A smaller gamma counts fewer later
+# rewards, so that the action makes up more of Q.
 LITERAL = dict(
     gamma=0.9, alpha=1e-4, beta=1e-2, batch=1, advantage=False, adam=False, scale_rewards=False
 )
