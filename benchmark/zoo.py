@@ -84,6 +84,7 @@ NO_PEER = LONG | {("ppo", "HalfCheetah-v5")}
 TRY = {
     ("qlearning_table", "FrozenLake8x8-v1"): "--episodes 20000",
     ("dqn", "LunarLander-v3"): "--train-every 1",
+    ("a3c", "MountainCar-v0"): "--t-max 200",
     ("a3c", "MountainCarContinuous-v0"): "--t-max 200",
     ("ppo", "Pendulum-v1"): "--gae-lambda 0.9",
     ("ppo", "HalfCheetah-v5"): "--gae-lambda 0.9 --std 0.4",
