@@ -50,7 +50,7 @@ Try
 
     python a3c.py --env CartPole-v1
     python a3c.py --env CartPole-v1 --workers 1
-    python a3c.py --env MountainCarContinuous-v0 --steps 100000 --t-max 200
+    python a3c.py --env MountainCarContinuous-v0 --steps 100000 --t-max 200 --workers 1
     python a3c.py --env Pendulum-v1
 
 References
