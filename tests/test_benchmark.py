@@ -38,7 +38,7 @@ def test_a_sweep_goes_on_where_it_was_and_is_reported(tmp_path, monkeypatch, cap
         return capsys.readouterr().out
 
     flags = "--scripts qlearning_table --only default --env Maze-v0 Treasure-v0 --seeds 0".split()
-    flags += ["--out", tmp_path / "runs", "--cores", "1"]
+    flags += ["--out", tmp_path / "runs", "--cores", "2"]
     assert "2 runs, 0 of them done, 2 to do" in said(sweep.main, *flags, "--dry-run")
     assert "2 to do" in said(sweep.main, *flags)
     lost = next(tmp_path.glob("runs/qlearning_table/Maze-v0/*/seed0"))
