@@ -31,20 +31,24 @@ Pseudocode (Mnih et al., 2016, Algorithm S3, for each actor-learner thread; here
     [18]    Perform asynchronous update of theta using d theta and of theta_v using d theta_v
     [19] until T > T_max
 
-The box assumes shared theta and theta_v and a shared counter T = 0; theta' and theta'_v belong to
-one worker, which only measures gradients with them. Where the slide is loose: theta climbs [16],
-theta_v descends [17], and in [16] the advantage R - V is a constant. [18] leaves the optimiser
-open: here it is Adam with means that all workers share (in the paper RMSProp); the step size falls
-to 0 over T_max steps, as in the paper. With n workers T passes T_max by up to n t_max, since each
-worker looks at T once an update.
+Where the slide is loose: theta, theta_v and the counter T, which begins at 0, are shared by all
+workers; theta' and theta'_v belong to one worker, which acts and measures gradients with them,
+but never steps them. theta climbs [16], theta_v descends [17], and in [16] the advantage R - V is a
+constant. With n workers T passes T_max by up to n t_max, since each looks at T once an update. A
+time limit also ends the episode at [12], but its last state is not terminal: [13] takes V there.
 
-The paper also adds a bonus for the entropy of the policy: the environments below do without it.
+Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
 
-Beyond the slide (the flag turns it off, and so does --literal)
+    Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001.
+        R then is a weighted mean of rewards, small enough for a new V to learn quickly. The V that
+        is returned is in these units.
+    [18] is a step of Adam, with means that all workers share (in the paper RMSProp); its size falls
+        to 0 over T_max steps, as in the paper: late updates do not destroy a good policy.
+    Small last weights of the policy: at first it is almost the same in every state. State
+        components bounded within (-1, 1) are divided by their bound, and Box actions are rescaled
+        to [-1, 1] and clipped (by common.envs.make, not here).
 
-    --no-scale-rewards Rewards are multiplied by 1 - gamma, so that R is a weighted mean of the
-                       rewards that follow. V soon learns numbers of that size. Until it has, every
-                       action seems better (or worse) than expected, which misleads the policy.
+The paper also adds a bonus for the entropy of the policy; the environments below do without it.
 
 Try
 
@@ -60,11 +64,9 @@ References
     gradients, these are dense).
 """
 
-from __future__ import annotations
-
 import functools
 import os
-import signal
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -76,201 +78,164 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def worker(
-    rank, make_env, shared, report, *, seed, steps, t_max, gamma, alpha, scale_rewards, hidden
-):
-    """One actor-learner. `rank` is its number; `report` takes the return and the length of each
-    finished episode. The other arguments are those of train(); T_max is `steps`.
-    """
+    rank: int,  # the number of this actor-learner: 0, 1, ...
+    *,
+    report,  # takes (episode_return, length)
+    make_env,
+    shared: "Shared",  # what all workers see
+    seed: int,
+    steps: int,  # T_max
+    t_max: int,
+    gamma: float,
+    alpha: float,
+    scale_rewards: bool,
+    hidden: int,
+    trunk,
+) -> None:
+    """One actor-learner. The keywords without a comment are explained at train()."""
     torch.set_num_threads(1)  # one core for each worker
     torch.manual_seed(seed + 1000 * rank)  # each worker draws other actions and sees other states
-    env = prepare(make_env)
-    if scale_rewards:  # beyond the slide; the returns that train() reports stay as they are
-        env = gym.wrappers.TransformReward(env, lambda r: max(1 - gamma, 1e-3) * float(r))
-    model = Model(env.observation_space.shape, env.action_space, hidden)
-    parameters = list(model.parameters())
-    # Only the first reset gets the seed. If each did, all episodes would start in the same way.
-    state, _ = env.reset(seed=seed + 1000 * rank)
+    env = make_env()
+    policy = Policy(env.observation_space.shape, env.action_space, hidden, trunk)
+    V = Value(env.observation_space.shape, hidden, trunk)
+    parameters = [*policy.parameters(), *V.parameters()]
+    reward_scale = max(1 - gamma, 1e-3) if scale_rewards else 1.0  # beyond the slide
+    done = True
 
-    # t counts this worker's steps, T (shared.T) those of all workers.
     # [1] Initialize thread step counter t <- 1
+    # t counts this worker's steps, T (shared.T) those of all.
     t = 1
-    # Each turn plays up to t_max steps and makes one update of theta and theta_v.
     # [2] repeat
     while True:
-        # backward() adds to .grad: without the reset, old gradients would be applied again.
         # [3] Reset gradients: d theta <- 0 and d theta_v <- 0
-        model.zero_grad()
-        # theta' is a copy: the others go on changing theta while this worker plays with theta'.
-        # Without clone() the parameters would be theta itself.
+        # backward() adds to the gradients: old ones would be applied again.
+        for p in parameters:
+            p.grad = None
         # [4] Synchronize thread-specific parameters theta' = theta and theta'_v = theta_v
+        # shared.theta holds both, one after the other. clone: a copy, which stays as it is.
         vector_to_parameters(shared.theta.clone(), parameters)
-        # The steps t_start, ..., t - 1 make up one update.
         # [5] t_start = t
         t_start = t
-        # `state` is left from the last step or reset. The lists begin with it.
         # [6] Get state s_t
-        states, actions, rewards = [state], [], []
-        # These steps only collect states, actions and rewards; gradients come at [16] and [17].
+        # It is the new state of the last step, or the first of another episode.
+        if done:
+            state, _ = env.reset(seed=seed + 1000 * rank if t == 1 else None)
+            episode_return = 0.0
+            length = 0
+        states = [state]
+        actions = []
+        rewards = []
         # [7] repeat
+        # Only states, actions and rewards are collected here; gradients come at [16] and [17].
         while True:
-            # A sample, not the most likely action: the randomness of pi is the exploration.
             # [8] Perform a_t according to policy pi(a_t|s_t; theta')
-            with torch.inference_mode():  # acting needs no gradient; [16] computes log pi again
-                action = model.pi(torch.from_numpy(state)).sample().numpy()
-            # From here on `state` is s_{t+1}.
+            # A sample, not the most likely action: the randomness of pi is the exploration.
+            with torch.inference_mode():
+                action = policy(torch.as_tensor(state)).sample().numpy()
             # [9] Receive reward r_t and new state s_{t+1}
-            state, reward, terminated, truncated, info = env.step(action)
+            # terminated: s_{t+1} is terminal. truncated: a time limit ended the episode.
+            state, reward, terminated, truncated, _ = env.step(action)
             done = terminated or truncated
+            episode_return += reward
+            length += 1
             states.append(state)
             actions.append(action)
-            rewards.append(float(reward))
-            # Now s_t is the new state again, as in [12] and [13].
+            rewards.append(reward_scale * reward)
             # [10] t <- t + 1
             t += 1
-            # Each worker counts in a place of its own, so that no two write the same number.
             # [11] T <- T + 1
+            # Each worker counts in a place of its own, so that no two write the same number.
             shared.steps[rank] += 1
-            # A time limit (truncated) also ends the sequence: the next state is another episode's.
             # [12] until terminal s_t or t - t_start == t_max
+            # s_t is the new state now. A time limit ends the turn, too: the next state is another
+            # episode's.
             if done or t - t_start == t_max:
                 break
 
-        s, a = torch.from_numpy(np.stack(states)), torch.from_numpy(np.stack(actions))
-        values = model.V(s)  # (t - t_start + 1,): the last state as well
-        # Nothing follows a terminal state. After a time limit the task would have gone on: V
-        # estimates the return from there. R = 0 would teach V that nothing follows.
         # [13] R = 0 for terminal s_t; V(s_t, theta'_v) for non-terminal s_t
-        #      (bootstrap from last state)
+        #   (bootstrap from last state)
+        # One call gives V of all states; that of the last one is needed here.
+        s = torch.as_tensor(np.stack(states))  # (t - t_start + 1, n_features), with the last state
+        values = V(s)
         R = 0.0 if terminated else values[-1].item()
-        targets = np.zeros(t - t_start, np.float32)
-        # Backwards, so that each R is the one behind it, discounted, plus r_i.
+        target = np.zeros(len(rewards), np.float32)
         # [14] for i in {t-1, ..., t_start} do
+        # Backwards, so that R is the return from step i on. Python counts from 0, not t_start.
         for i in reversed(range(t - t_start)):
-            # R is now the return from step i on; [16] and [17] compare it with V(s_i).
             # [15] R <- r_i + gamma R
             R = rewards[i] + gamma * R
-            targets[i] = R
-        error = torch.from_numpy(targets) - values[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
-        # Minus: theta climbs this line, the update below descends. detach: the advantage is a
-        # constant here, or the policy gradient would also change V.
+            target[i] = R
         # [16] Accumulate gradients wrt theta':
-        #      d theta <- d theta + grad_theta' log pi(a_i|s_i; theta') (R - V(s_i; theta'_v))
-        #      (vectorised over i)
-        policy_loss = -(model.pi(s[:-1]).log_prob(a) * error.detach()).sum()
-        # No detach here: V moves towards R. error.square() is (t - t_start,).
+        #   d theta <- d theta + grad_theta' log pi(a_i|s_i; theta') (R - V(s_i; theta'_v))
+        #   (vectorised over i)
+        # Minus: theta climbs, the update below descends. detach: the advantage is a constant.
+        a = torch.as_tensor(np.stack(actions))
+        error = torch.as_tensor(target) - values[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
+        policy_loss = -(policy(s[:-1]).log_prob(a) * error.detach()).sum()
         # [17] Accumulate gradients wrt theta'_v:
-        #      d theta_v <- d theta_v + d(R - V(s_i; theta'_v))^2 / d theta'_v (vectorised over i)
-        value_loss = error.square().sum()
-        loss = policy_loss + value_loss  # pi and V share no weight: neither loss disturbs the other
+        #   d theta_v <- d theta_v + d(R - V(s_i; theta'_v))^2 / d theta'_v (vectorised over i)
+        # R is a constant; V moves towards it.
+        V_loss = error.square().sum()
+        loss = policy_loss + V_loss  # they share no weight: one backward() does both
         if not loss.isfinite():
-            raise FloatingPointError(f"loss {loss:g} at step {shared.T}: try a smaller alpha")
-        # Adds to d theta and d theta_v. d theta is minus the box's, since [18] descends.
+            raise FloatingPointError(f"loss {loss:g} at step {shared.T}: lower alpha")
         loss.backward()
-        # Large steps at first; small ones at the end, so that a good policy is not shaken any more.
-        # No lock: two workers may write the same number at once, and one change may be lost. The
-        # A3C paper updates without locks, too, and learns well.
         # [18] Perform asynchronous update of theta using d theta and of theta_v using d theta_v
+        # No lock: if two workers write the same number at once, one change is lost.
         d_theta = parameters_to_vector([p.grad for p in parameters])
-        shared.adam(d_theta, np.interp(shared.T, [0, steps], [alpha, 0]), rank)
-
+        shared.adam(d_theta, np.interp(shared.T, [0, steps], [alpha, 0]), rank)  # alpha falls to 0
         if done:
-            report(float(info["episode"]["r"]), info["episode"]["l"])
-            state, _ = env.reset()
-        # T is looked at once an update; the others may still add to it.
+            report((episode_return, length))
         # [19] until T > T_max
-        if shared.T > steps or shared.stop:
+        if shared.T > steps:
             break
     env.close()
 
 
 def train(
-    make_env,  # a function that makes an environment, or an environment (its spec makes more)
+    make_env,  # a function that makes an environment; every worker calls it
     *,
     seed: int = 0,  # the same seed gives the same run with one worker, not with several
-    steps: int = 1_000_000,  # T_max, the budget in environment steps of all workers together
+    steps: int = 1_000_000,  # T_max, environment steps of all workers together
     workers: int = min(4, os.cpu_count() or 1),  # actor-learners, each in a process of its own
     t_max: int = 20,  # steps between two updates
     gamma: float = 0.99,  # discount of the return
-    alpha: float = 2e-3,  # step size of Adam to begin with; it falls to 0 over the budget, steps
+    alpha: float = 2e-3,  # step size to begin with; it falls to 0 over the budget
     scale_rewards: bool = True,  # multiply rewards by 1 - gamma
-    hidden: int = 64,  # units of each hidden layer
-    literal: bool = False,  # the slide and nothing else: LITERAL in place of these defaults
-    on_episode=lambda episode_return, length, step: False,  # called after each; True ends training
-) -> tuple[Model, list[float]]:
-    """Train on an environment with Discrete or Box actions; returns the model and all returns.
-
-    Where processes are spawned (macOS, Windows), they have to be able to import make_env.
-    """
+    hidden: int = 64,  # units of the hidden layer
+    trunk=None,  # for images: a function that makes the first layers (common/pixels.py)
+    on_episode=None,  # called with (episode_return, length, step); may return True to stop
+) -> tuple["Policy", "Value", list[float]]:
+    """Train on Discrete or Box actions; returns policy, V and the list of episode returns."""
     torch.manual_seed(seed)
-    make_env = make_env.spec.make if isinstance(make_env, gym.Env) else make_env
-    env = prepare(make_env)
-    model = Model(env.observation_space.shape, env.action_space, hidden)
+    env = make_env()
+    space = env.observation_space
+    assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
+    policy = Policy(space.shape, env.action_space, hidden, trunk)
+    V = Value(space.shape, hidden, trunk)
     env.close()
-    shared, returns = Shared(parameters_to_vector(model.parameters()).detach(), workers), []
+    parameters = [*policy.parameters(), *V.parameters()]
+    shared = Shared(parameters_to_vector(parameters).detach(), workers)
+    returns = []
 
-    def report(episode_return: float, length: int) -> None:
-        if not shared.stop:  # the workers' last episodes come after the end
-            returns.append(episode_return)
-            shared.stop[0] = bool(on_episode(episode_return, length, shared.T))
+    def report(episode: tuple[float, int]) -> None:
+        if not shared.steps[-1]:  # after the end come the last episodes of the other workers
+            returns.append(episode[0])
+            if on_episode and on_episode(*episode, shared.T):
+                shared.steps[-1] = steps + 1  # now T > T_max
 
-    settings = dict(seed=seed, steps=steps, t_max=t_max, gamma=gamma, alpha=alpha)
-    settings |= dict(scale_rewards=scale_rewards, hidden=hidden)
+    settings = dict(make_env=make_env, shared=shared, seed=seed, steps=steps, t_max=t_max)
+    settings |= dict(gamma=gamma, alpha=alpha, scale_rewards=scale_rewards)
+    settings |= dict(hidden=hidden, trunk=trunk)
     if workers == 1:  # in this process, so that one seed gives one result
-        worker(0, make_env, shared, report, **settings)
+        worker(0, report=report, **settings)
     else:
-        in_processes(workers, make_env, shared, report, settings)
-    vector_to_parameters(shared.theta, model.parameters())
-    return model, returns
+        in_processes(workers, report, settings)
+    vector_to_parameters(shared.theta, parameters)
+    return policy, V, returns
 
 
-class Model(nn.Module):
-    """pi(a|s; theta), a softmax over Discrete or a Gaussian over Box actions, and V(s; theta_v)."""
-
-    def __init__(self, shape: tuple[int, ...], action_space: gym.Space, hidden: int):
-        super().__init__()
-        n = gym.spaces.flatdim(action_space)  # one logit for each action, or one mean
-        self.actor = nn.Sequential(Trunk(shape, hidden), nn.Linear(hidden, n))
-        # Small last weights: before any reward the policy is almost the same in every state.
-        self.actor[-1].weight.data.mul_(0.01)
-        self.critic = nn.Sequential(Trunk(shape, hidden), nn.Linear(hidden, 1))
-        # Box actions: one spread (standard deviation) for all states. Its logarithm is learned, so
-        # that it stays positive.
-        box = isinstance(action_space, gym.spaces.Box)
-        self.log_std = nn.Parameter(torch.zeros(n)) if box else None
-
-    def pi(self, states: torch.Tensor) -> Distribution:
-        """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
-        outputs = self.actor(states)  # logits, or means
-        if self.log_std is None:
-            return Categorical(logits=outputs, validate_args=False)
-        return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)
-
-    def V(self, states: torch.Tensor) -> torch.Tensor:
-        """States (batch, *shape) -> values (batch,)."""
-        return self.critic(states).squeeze(-1)
-
-
-class Trunk(nn.Sequential):
-    """The first hidden layer. Images (channels, height, width) pass two convolutions before it.
-
-    At 84x84 these are those of Mnih et al., 2013: 8x8 pixels in steps of 4, then 4x4 in steps of 2.
-    Below 40x40, where every pixel counts, both are 3x3 in steps of 1.
-    """
-
-    def __init__(self, shape: tuple[int, ...], hidden: int):
-        if len(shape) == 1:  # a vector
-            super().__init__(nn.Linear(shape[0], hidden), nn.Tanh())
-            return
-        n = min(shape[1:]) // 20  # 4 at 84x84, 2 at 42x42
-        size, step, size_2, step_2 = (2 * n, n, 4, 2) if n > 1 else (3, 1, 3, 1)
-        first, second = nn.Conv2d(shape[0], 16, size, step), nn.Conv2d(16, 32, size_2, step_2)
-        super().__init__(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(-3))
-        # Not tanh: its argument, a sum of many features, soon grows so large that tanh is flat.
-        self.extend([nn.Linear(self(torch.zeros(shape)).numel(), hidden), nn.ReLU()])
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """States (batch, *shape) -> (batch, hidden). Pixels are bytes: 0 to 255 becomes 0 to 1."""
-        return super().forward(states / 255 if states.dtype == torch.uint8 else states)
+LITERAL = dict(scale_rewards=False)  # the slide
 
 
 class Shared:
@@ -279,99 +244,75 @@ class Shared:
     def __init__(self, theta: torch.Tensor, workers: int):
         self.theta = theta.clone().share_memory_()
         self.m, self.v = torch.zeros(2, len(theta)).share_memory_()
-        self.steps, self.updates = torch.zeros(2, workers, dtype=torch.int64).share_memory_()
-        self.stop = torch.zeros(1, dtype=torch.bool).share_memory_()  # True: end before T_max
+        # A place for each worker; the last one of steps lets train() end them.
+        self.steps, self.updates = torch.zeros(2, workers + 1, dtype=torch.int64).share_memory_()
 
     @property
     def T(self) -> int:
-        """The global step counter: the sum of the workers' steps."""
+        """The global step counter."""
         return self.steps.sum().item()
 
     def adam(self, d_theta: torch.Tensor, alpha: float, rank: int) -> None:
-        """One step of Adam, its means shared by all workers (Kingma & Ba, 2015, Algorithm 1)."""
+        """One step of Adam (Kingma & Ba, 2015, Algorithm 1); its means are everyone's."""
         self.updates[rank] += 1
         n = self.updates.sum().item()
         self.m.lerp_(d_theta, 0.1)  # m <- 0.9 m + 0.1 d_theta: the mean of the gradients
         self.v.lerp_(d_theta.square(), 0.001)  # v <- 0.999 v + 0.001 d_theta^2: of their squares
-        spread = (self.v / (1 - 0.999**n)).sqrt_().add_(1e-8)
-        self.theta.addcdiv_(self.m, spread, value=-alpha / (1 - 0.9**n))
+        size = (self.v / (1 - 0.999**n)).sqrt_().add_(1e-8)
+        self.theta.addcdiv_(self.m, size, value=-alpha / (1 - 0.9**n))
 
 
-def in_processes(workers: int, make_env, shared: Shared, report, settings: dict) -> None:
-    """Run the workers in processes and pass their episodes on. If one fails, all end."""
+def in_processes(workers: int, report, settings: dict) -> None:
+    """worker() in several processes; their episodes come through a queue. If one fails, all end."""
     method = mp.get_start_method()
+    if method != "fork" and not hasattr(sys.modules[worker.__module__], "__file__"):
+        raise RuntimeError("save this script as a3c.py and import it, or take workers=1")
     episodes = mp.get_context(method).SimpleQueue()
-    arguments = make_env, shared, episodes, settings
-    processes = mp.start_processes(
-        start_worker, arguments, workers, join=False, daemon=True, start_method=method
-    )
+    start = functools.partial(worker, report=episodes.put, **settings)
+    processes = mp.start_processes(start, (), workers, False, daemon=True, start_method=method)
     running = True
     while running:
-        try:
-            running = not processes.join(timeout=0.05)
-        except mp.ProcessRaisedException as error:
-            if "\nFloatingPointError: " in str(error):  # diverged: not an error of the program
-                raise FloatingPointError(
-                    str(error).split("FloatingPointError: ")[-1].strip()
-                ) from None
-            raise
+        running = not processes.join(timeout=0.05)
         while not episodes.empty():
-            report(*episodes.get())
+            report(episodes.get())
 
 
-def start_worker(rank: int, make_env, shared: Shared, episodes, settings: dict) -> None:
-    """worker(), in a process of its own: its episodes go through a queue to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process decides
-    worker(rank, make_env, shared, lambda *episode: episodes.put(episode), **settings)
+class Policy(nn.Module):
+    """pi(a|s; theta): a softmax over Discrete actions, a Gaussian over Box actions."""
+
+    def __init__(self, shape: tuple[int, ...], actions: gym.Space, hidden: int, trunk=None):
+        super().__init__()
+        first = [trunk(shape, hidden)] if trunk else [nn.Linear(shape[0], hidden), nn.Tanh()]
+        n = gym.spaces.flatdim(actions)  # one logit for each action, or one mean
+        self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
+        self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
+        # Box actions: one standard deviation for all states. Its logarithm may be any number.
+        self.log_std = nn.Parameter(torch.zeros(n)) if isinstance(actions, gym.spaces.Box) else None
+
+    def forward(self, states: torch.Tensor) -> Distribution:
+        """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
+        outputs = self.layers(states)  # logits, or means; validate_args=False is faster
+        if self.log_std is None:
+            return Categorical(logits=outputs, validate_args=False)
+        # Independent: log_prob adds up the components of an action.
+        return Independent(Normal(outputs, self.log_std.exp(), validate_args=False), 1)
 
 
-def prepare(env) -> gym.Env:
-    """Wrap an environment, or what makes one. States become float32 vectors, Discrete ones one-hot.
+class Value(nn.Sequential):
+    """V(s): states (batch, *shape) -> values (batch,)."""
 
-    What a network learns belongs to the states that are shown here, small ones stretched.
-    Images, uint8 (channels, height, width) of at least 5x5 pixels, stay as they are.
-    Box actions become vectors; a bound is -1 or 1 if it is finite. At the end of an episode,
-    info["episode"] holds its return "r" and its length "l".
-    """
-    env = gym.wrappers.RecordEpisodeStatistics(env() if callable(env) else env)
-    seen = env.observation_space
-    if seen.dtype != np.uint8 or len(seen.shape) != 3 or min(seen.shape[1:]) < 5:
-        env = gym.wrappers.FlattenObservation(env)
-        low, high = np.float32((env.observation_space.low, env.observation_space.high))
-        # A network overlooks small inputs: numbers that stay within (-1, 1) are stretched to it.
-        unit = np.maximum(-low, high).clip(1e-3, 1)
-        space = gym.spaces.Box(low / unit, high / unit)
-        env = gym.wrappers.TransformObservation(env, lambda s: np.float32(s / unit), space)
-    space = env.action_space
-    if isinstance(space, gym.spaces.Discrete):  # counted from 0, as the logits are
-        start, counted = int(space.start), gym.spaces.Discrete(space.n)
-        return gym.wrappers.TransformAction(env, lambda a: int(a) + start, counted)
-    box = gym.spaces.flatten_space(space)
-    # A Gaussian goes beyond any bound: the environment gets the nearest action in its space.
-    inside = lambda a: a.clip(box.low, box.high).astype(box.dtype).reshape(space.shape)
-    low = np.where(np.isinf(box.low), box.low, -1)  # an infinite bound stays as it is
-    high = np.where(np.isinf(box.high), box.high, 1)
-    return gym.wrappers.RescaleAction(gym.wrappers.TransformAction(env, inside, box), low, high)
-
-
-LITERAL = dict(scale_rewards=False)  # the slide and nothing else
-
-
-def literally(env, *, literal: bool = False, **given):
-    """train(), with LITERAL in place of its defaults if literal=True. What is given wins."""
-    return literally.__wrapped__(env, **((LITERAL if literal else {}) | given))
-
-
-train = functools.wraps(train)(literally)  # with the signature and the docstring of train() above
+    def __init__(self, shape: tuple[int, ...], hidden: int, trunk=None):
+        first = [trunk(shape, hidden)] if trunk else [nn.Linear(shape[0], hidden), nn.Tanh()]
+        super().__init__(*first, nn.Linear(hidden, 1), nn.Flatten(-2))  # (batch, 1) -> (batch,)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: `python a3c.py --help`. Returns the exit status."""
     from common import runs
 
-    act = lambda model, state: model.pi(state).mode  # the greedy action
-    value = lambda model, state: model.V(state)
-    return runs.main(train, argv, env="CartPole-v1", act=act, value=value, several=True)
+    act = lambda policy, V, state: policy(state).mode  # the greedy action
+    value = lambda policy, V, state: V(state[None])
+    return runs.main(train, argv, env="CartPole-v1", act=act, value=value)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,15 @@
-"""One run of Stable-Baselines3 by its zoo, rl_zoo3, with the zoo's settings for the environment.
+"""One run of Stable-Baselines3 with the zoo's settings for the environment, or of a random player.
 
-Where the zoo has none, it takes its defaults, without a word.
+    python -m benchmark.peers sb3_ppo --env CartPole-v1 --steps 100000 --seed 0
+    python -m benchmark.peers random --env CartPole-v1
 
-    python benchmark/peers.py sb3_ppo --env CartPole-v1 --seed 0 --out DIR
-
-It saves the same returns.csv as the project's scripts, so that both are measured in the same way,
-and the returns of 100 episodes of the greedy policy (returns.json).
+Stable-Baselines3 is trained by its zoo's own program, rl_zoo3 (where the zoo has no settings, it
+takes its defaults, without a word). The last lines are those of the project's own scripts.
 """
-
-from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
-import json
 import sys
 import tempfile
 import time
@@ -22,73 +17,61 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from rl_zoo3 import ALGOS, train, utils
-from stable_baselines3.common.evaluation import evaluate_policy
 
-EPISODES = 100
+EPISODES, STEPS = 100, 100_000  # of the player that is judged
 
 
-def episodes(folder: Path) -> list[tuple]:
-    """(step, seconds, return, length) of all episodes that the monitors of a run noted, in order.
+def random_player(env_id: str, seed: int) -> tuple[list[float], str]:
+    """Play at random. Returns the returns of the episodes, and what training took."""
+    from common import envs, runs
 
-    All n environments move at once: after k steps of each, n k steps have been made.
-    """
-    found, monitors = [], sorted(folder.glob("*.monitor.csv"))
-    for monitor in monitors:
-        with open(monitor, newline="") as file:
-            next(file)  # a comment
-            rows = list(csv.DictReader(file))
-        steps = np.cumsum([int(row["l"]) for row in rows]) * len(monitors)
-        found += [
-            (int(step), float(row["t"]), float(row["r"]), int(row["l"]))
-            for step, row in zip(steps, rows, strict=True)
-        ]
-    return sorted(found)
+    env = envs.make(env_id)
+    env.action_space.seed(seed)
+    policy = lambda state: env.action_space.sample()
+    played = runs.play(env, policy, seed=seed, episodes=EPISODES, most_steps=STEPS)
+    return [total for total, *_ in played], "trained for 0 episodes, 0 steps, 0.0 s"
 
 
-def greedy(algorithm: str, env_id: str, folder: Path, seed: int) -> tuple[int, list[float]]:
-    """How many steps the saved policy was trained; the returns of EPISODES greedy episodes."""
-    settings, stats = utils.get_saved_hyperparams(str(folder / env_id), test_mode=True)
-    env = utils.create_test_env(
-        env_id, stats_path=stats, seed=seed, should_render=False, hyperparams=settings
-    )
-    model = ALGOS[algorithm].load(folder / f"{env_id}.zip", device="cpu")
-    returns, _ = evaluate_policy(model, env, EPISODES, return_episode_rewards=True)
-    return model.num_timesteps, returns
+def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float], str]:
+    """Train; the same for the greedy policy."""
+    from rl_zoo3 import ALGOS, train, utils
+    from stable_baselines3.common.evaluation import evaluate_policy
 
-
-def main() -> int:
-    """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("algorithm", choices=["sb3_a2c", "sb3_ddpg", "sb3_dqn", "sb3_ppo"])
-    parser.add_argument("--env", required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=-1, help="default: the zoo's")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    algorithm = args.algorithm.removeprefix("sb3_")
     with tempfile.TemporaryDirectory() as folder:
-        flags = (
-            f"--algo {algorithm} --env {args.env} --seed {args.seed} -n {args.steps} -f {folder}"
-        )
-        flags += " --device cpu --num-threads 1 --eval-freq -1 --verbose 0"
-        saved = Path(folder, algorithm, f"{args.env}_1")
-        with (
-            mock.patch.object(sys, "argv", ["train.py", *flags.split()]),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
+        flags = f"--algo {algorithm} --env {env_id} --seed {seed} -n {steps} -f {folder} "
+        flags += "--device cpu --num-threads 1 --eval-freq -1 --verbose 0"
+        quiet = contextlib.redirect_stdout(io.StringIO())
+        with mock.patch.object(sys, "argv", ["train.py", *flags.split()]), quiet:
             start = time.perf_counter()
             train.train()
             seconds = time.perf_counter() - start
-            rows = episodes(saved)
-            steps, returns = greedy(algorithm, args.env, saved, args.seed + 1_000_000)
-    print(f"trained for {len(rows)} episodes, {steps} steps, {seconds:.1f} s")
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "returns.json").write_text(json.dumps(returns))
-    with open(args.out / "returns.csv", "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["episode", "step", "seconds", "return", "length"])
-        writer.writerows((number, *row) for number, row in enumerate(rows, 1))
+        saved = Path(folder, algorithm, f"{env_id}_1")
+        episodes = sum(len(p.read_text().splitlines()) - 2 for p in saved.glob("*.monitor.csv"))
+        hp, stats = utils.get_saved_hyperparams(str(saved / env_id), test_mode=True)
+        how = dict(stats_path=stats, seed=seed + 1_000_000, should_render=False, hyperparams=hp)
+        env = utils.create_test_env(env_id, **how)
+        model = ALGOS[algorithm].load(saved / f"{env_id}.zip", device="cpu")
+        returns, _ = evaluate_policy(model, env, EPISODES, return_episode_rewards=True)
+    return returns, f"trained for {episodes} episodes, {model.num_timesteps} steps, {seconds:.1f} s"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmark.peers", description=__doc__.split("\n")[0]
+    )
+    players = ["random", "sb3_a2c", "sb3_ddpg", "sb3_dqn", "sb3_ppo"]
+    parser.add_argument("player", choices=players)
+    parser.add_argument("--env", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=-1, help="[the zoo's]")
+    args = parser.parse_args(argv)
+    if args.player == "random":
+        returns, training = random_player(args.env, args.seed)
+    else:
+        returns, training = sb3(args.player.split("_")[1], args.env, args.steps, args.seed)
+    mean = f"mean return {np.mean(returns):.2f}, standard deviation {np.std(returns):.2f}"
+    print(f"{training}\ngreedy policy, {len(returns)} episodes: {mean}")
     return 0
 
 

@@ -1,64 +1,61 @@
 """How many environment steps a second each program makes while it learns, on one core.
 
-    python benchmark/speed.py                                  the scripts and Stable-Baselines3
-    python benchmark/speed.py --cleanrl DIR --minimalrl DIR    and clones of these repositories
+    python -m benchmark.speed                                  the scripts and Stable-Baselines3
+    python -m benchmark.speed --cleanrl DIR --minimalrl DIR    and clones of these repositories
 
-Every program runs as it is, its own default settings included (Stable-Baselines3: its zoo's), with
-one thread, one program after the other, in several rounds. Environments count their steps: after
-START of them, when all programs learn, the processor time of the next SECONDS is taken. At the end
-a table is printed: the median of the rounds, and the ratio to the floor, a program that only acts
-with an untrained network of one hidden layer. The clones need what they import themselves
-(CleanRL: tensorboard; its DDPG needs gymnasium 0.29, and is left out).
+Every program runs as it is, with its own settings (Stable-Baselines3: its zoo's), one after the
+other, in three rounds. After the first START steps of an environment, when all programs learn, the
+processor time of the next SECONDS is taken. The median is written to docs/results/speed.csv.
+CleanRL needs tensorboard.
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
 import os
-import re
 import runpy
 import subprocess
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-START, SECONDS, EVERY = 12_000, 8.0, 64  # EVERY: steps between two looks at the clock
-CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
-SB3 = " --env CartPole-v1 --out {out}"
-OURS = " --steps 1000000 --no-stop-when-solved --no-save"
-# Name, environment, what is run. {cleanrl} and {minimalrl}: the folders of the clones.
-# fmt: off
+from benchmark import run
+
+START, SECONDS = 12_000, 8.0
+COLUMNS = ["program", "env", "steps_per_second", "rounds", "commit", "processor"]
+SB3, OURS = "benchmark.peers sb3_{} --env {}", "{}.py --steps 1000000 --no-stop-when-solved"
+CART, PENDULUM = "CartPole-v1", "Pendulum-v1"
+# Name, environment, what is run; {cleanrl} and {minimalrl} are the folders of the clones.
 PROGRAMS = [
-    ("floor", CARTPOLE, "floor CartPole-v1"),
-    ("dqn.py", CARTPOLE, "dqn.py" + OURS),
-    ("SB3 DQN", CARTPOLE, "benchmark/peers.py sb3_dqn" + SB3),
-    ("CleanRL dqn.py", CARTPOLE, "{cleanrl}/cleanrl/dqn.py"),
-    ("minimalRL dqn.py", CARTPOLE, "{minimalrl}/dqn.py"),
-    ("reinforce.py", CARTPOLE, "reinforce.py" + OURS),
-    ("minimalRL REINFORCE.py", CARTPOLE, "{minimalrl}/REINFORCE.py"),
-    ("actor_critic.py", CARTPOLE, "actor_critic.py" + OURS),
-    ("minimalRL actor_critic.py", CARTPOLE, "{minimalrl}/actor_critic.py"),
-    ("a3c.py --workers 1", CARTPOLE, "a3c.py --workers 1" + OURS),
-    ("SB3 A2C (8 environments)", CARTPOLE, "benchmark/peers.py sb3_a2c" + SB3),
-    ("ppo.py (8 environments)", CARTPOLE, "ppo.py" + OURS),
-    ("SB3 PPO (8 environments)", CARTPOLE, "benchmark/peers.py sb3_ppo" + SB3),
-    ("CleanRL ppo.py (4 environments)", CARTPOLE, "{cleanrl}/cleanrl/ppo.py"),
-    ("minimalRL ppo.py", CARTPOLE, "{minimalrl}/ppo.py"),
-    ("floor", PENDULUM, "floor Pendulum-v1"),
-    ("ddpg.py", PENDULUM, "ddpg.py" + OURS),
-    ("SB3 DDPG", PENDULUM, "benchmark/peers.py sb3_ddpg --env Pendulum-v1 --out {out}"),
+    ("floor", CART, "benchmark.speed --floor CartPole-v1"),
+    ("dqn.py", CART, OURS.format("dqn")),
+    ("SB3 DQN", CART, SB3.format("dqn", CART)),
+    ("CleanRL dqn.py", CART, "{cleanrl}/cleanrl/dqn.py"),
+    ("minimalRL dqn.py", CART, "{minimalrl}/dqn.py"),
+    ("reinforce.py", CART, OURS.format("reinforce")),
+    ("minimalRL REINFORCE.py", CART, "{minimalrl}/REINFORCE.py"),
+    ("actor_critic.py (16 environments)", CART, OURS.format("actor_critic")),
+    ("minimalRL actor_critic.py", CART, "{minimalrl}/actor_critic.py"),
+    ("a3c.py --workers 1", CART, OURS.format("a3c") + " --workers 1"),
+    ("SB3 A2C (8 environments)", CART, SB3.format("a2c", CART)),
+    ("ppo.py (8 environments)", CART, OURS.format("ppo")),
+    ("SB3 PPO (8 environments)", CART, SB3.format("ppo", CART)),
+    ("CleanRL ppo.py (4 environments)", CART, "{cleanrl}/cleanrl/ppo.py"),
+    ("minimalRL ppo.py", CART, "{minimalrl}/ppo.py"),
+    ("floor", PENDULUM, "benchmark.speed --floor Pendulum-v1"),
+    ("ddpg.py", PENDULUM, OURS.format("ddpg")),
+    ("SB3 DDPG", PENDULUM, SB3.format("ddpg", PENDULUM)),
     ("minimalRL ddpg.py (10 updates an episode)", PENDULUM, "{minimalrl}/ddpg.py"),
 ]
-# fmt: on
 
 
 def floor(env_id: str) -> None:
-    """Act with an untrained network, and learn nothing."""
+    """Act with an untrained network, and learn nothing: no program can be faster."""
     import torch
     from torch import nn
 
@@ -77,87 +74,89 @@ def floor(env_id: str) -> None:
             state, _ = env.reset()
 
 
+@contextlib.contextmanager
+def counting(report, start: int = START, seconds: float = SECONDS):
+    """Count the steps of all environments that have a time limit; after it all is as before.
+
+    report(steps a second) is called once, after `start` steps and then `seconds`.
+    """
+    step, count, began = gym.wrappers.TimeLimit.step, 0, np.inf
+
+    def counted(env, action):
+        nonlocal count, began
+        count += 1
+        if count == start:
+            began = time.process_time()
+        elif count % 64 == 0 and (passed := time.process_time() - began) > seconds:
+            report((count - start) / passed)
+            began = np.inf
+        return step(env, action)
+
+    with mock.patch.object(gym.wrappers.TimeLimit, "step", counted):
+        yield
+
+
 def measure(program: str, *flags: str) -> None:
-    """Run a program; its environments count their steps, print the speed, and end it."""
-    make, seen = gym.make, dict(steps=0, start=np.inf)
-
-    def counted(*args, autoreset=None, **kwargs):  # minimalRL gives an option of the old gym
-        env = make(*args, **kwargs)
-        inner = env.step
-
-        def step(action):
-            seen["steps"] += 1
-            if seen["steps"] == START:
-                seen["start"] = time.process_time()
-            elif seen["steps"] % EVERY == 0 and time.process_time() > seen["start"] + SECONDS:
-                seconds = time.process_time() - seen["start"]
-                found = f"\nspeed: {(seen['steps'] - START) / seconds}"
-                print(found, file=sys.__stdout__, flush=True)  # also where print is redirected
-                os._exit(0)  # without whatever the program does at its end
-            return inner(action)
-
-        env.step = step
-        return env
-
-    gym.make = gym.envs.registration.make = counted  # the second for env.spec.make()
-    sys.modules["gym"] = gym
-    if program == "floor":
-        return floor(*flags)
-    sys.argv = [program, *flags]
-    sys.path.insert(0, str(Path(program).resolve().parent))
-    runpy.run_path(program, run_name="__main__")
+    """Run a program in this process, and print its speed."""
+    old_gym = types.ModuleType("gym")  # minimalRL imports it, and gives make() an old option
+    old_gym.make = lambda env_id, autoreset=None, **options: gym.make(env_id, **options)
+    sys.modules["gym"], sys.argv = old_gym, [program, *flags]
+    say = lambda speed: print(f"\nspeed: {speed}", file=sys.__stdout__, flush=True)
+    with counting(say):
+        if program.endswith(".py"):
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
-def speed(command: str, root: str) -> float:
-    """Steps a second of one run; NaN, with the program's last words, if it ended too early."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-    with tempfile.TemporaryDirectory() as folder:
-        environment["TMPDIR"] = folder
-        words = command.format(out=folder).split()
-        if words[0] != "floor":
-            words[0] = str(REPOSITORY / words[0])  # an absolute path stays as it is
-        done = subprocess.run(
-            [sys.executable, __file__, "--measure", *words],
-            cwd=folder,  # some write into the folder they are started in
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    found = re.search(r"^speed: (.*)$", done.stdout, re.M)
-    if not found:
-        print(f"{command}: {done.stderr.strip()[-500:] or 'ended too early'}", file=sys.stderr)
-    return float(found[1]) if found else np.nan
+def speed(command: str, path: str) -> float:
+    """Steps a second of one run, which then is ended; NaN if it ended too early."""
+    program, *flags = command.split()
+    with tempfile.TemporaryDirectory() as folder:  # some programs write where they are started
+        if program.endswith(".py"):
+            program = run.ROOT / program  # an absolute path stays as it is
+            flags += ["--no-save"] if program.parent == run.ROOT else []
+        python = [sys.executable, "-m", "benchmark.speed", "--measure", str(program), *flags]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        how = dict(cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+        with subprocess.Popen(python, **how) as child:
+            line = next((line for line in child.stdout if line.startswith("speed: ")), "")
+            child.kill()
+    return float(line[7:] or np.nan)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a program failed."""
-    if sys.argv[1:2] == ["--measure"]:
-        measure(*sys.argv[2:])
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] in (["--measure"], ["--floor"]):
+        (measure if argv[0] == "--measure" else floor)(*argv[1:])
         return 0
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m benchmark.speed", description=__doc__, **style)
     parser.add_argument("--cleanrl", type=Path, help="a clone of vwxyzjn/cleanrl")
     parser.add_argument("--minimalrl", type=Path, help="a clone of seungeunrho/minimalRL")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="the programs, or some of them")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     clones = {k: str(p.resolve()) for k in ("cleanrl", "minimalrl") if (p := getattr(args, k))}
-    programs = [
-        (name, env, command.format(out="{out}", **clones))
-        for name, env, command in PROGRAMS
-        if all(f"{{{k}}}" not in command or k in clones for k in ("cleanrl", "minimalrl"))
-    ]
-    speeds = {program: [] for program in programs}
+    path = os.pathsep.join([str(run.ROOT), *clones.values()])
+    speeds = {}
     for _ in range(args.rounds):
-        for program, found in speeds.items():
-            found.append(speed(program[2], clones.get("cleanrl", "")))
-            print(f"{found[-1]:8,.0f}  {program[0]}, {program[1]}", flush=True)
-    print("\n| program | environment | steps/s | of the floor |\n|---|---|---|---|")
-    middle = {(name, env): np.median(found) for (name, env, _), found in speeds.items()}
-    for (name, env), rate in middle.items():
-        print(f"| {name} | {env} | {rate:,.0f} | {rate / middle['floor', env]:.0%} |")
-    return int(np.isnan(list(middle.values())).any())
+        for name, env, command in PROGRAMS:
+            with contextlib.suppress(KeyError):  # a clone that is not given
+                command = command.format(**clones)
+                if name in (args.only or [name]):
+                    speeds.setdefault((name, env), []).append(speed(command, path))
+                    print(f"{speeds[name, env][-1]:8,.0f}  {name}, {env}", flush=True)
+    file = run.RESULTS / "speed.csv"
+    lines = {(line["program"], line["env"]): line for line in run.read(file)}
+    for key, found in speeds.items():
+        values = *key, f"{np.median(found):.0f}", len(found), run.commit(), run.processor()
+        lines[key] = dict(zip(COLUMNS, values, strict=True))
+    file.unlink(missing_ok=True)
+    for line in lines.values():
+        run.write(file, line, COLUMNS)
+    return int(np.isnan([x for found in speeds.values() for x in found]).any())
 
 
 if __name__ == "__main__":

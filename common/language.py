@@ -1,14 +1,10 @@
-"""Everything around rlhf.py: its flags, measuring what was learned, its picture.
+"""rlhf.py's environment, a language of 28 words with its labeller, and all that surrounds a run.
 
-The other scripts have common/runs.py, which wants an environment and episodes. This one has a
-language and three trainings, and takes from there the flags, the checks, Ctrl-C and the files.
+"the brave cat helps the old dog ." has the word classes DANVDANE. A prompt is a noun, the topic.
 """
 
-from __future__ import annotations
-
-import multiprocessing
-import sys
-import time
+import contextlib
+import re
 from math import log
 from pathlib import Path
 
@@ -19,122 +15,196 @@ from common import plotting, runs
 
 PROMPTS = 2_000  # fresh prompts of an evaluation
 COLUMNS = ("beta", "step", "kl", "score", "true_reward")  # of returns.csv
-REPORT = """reward model: {accuracy:.3f} of fresh pairs ranked rightly
-policy (pi_SFT): win rate {win_rate:.3f}, KL {kl:.2f}, true reward {true_reward:.2f} \
-({sft_true_reward:.2f}), score {score:.2f} ({sft_score:.2f})"""
+MEASURED = {  # in run.json -> in words; on fresh prompts
+    "accuracy": "reward model: share of pairs that it ranks rightly",
+    "win_rate": "policy: share of prompts on which it beats pi_SFT",
+    "true_reward": "policy: true reward",
+    "sft_true_reward": "pi_SFT: true reward",
+    "score": "policy: score",
+    "sft_score": "pi_SFT: score",
+    "kl": "policy: KL from pi_SFT",
+}
+GRAMMAR = "DA?A?NVDA?A?NE"  # of a sentence; A? is an adjective or none
+CLASSES = dict(
+    E=".",
+    D="the",
+    N="cat dog horse bird fish robot",
+    A="gentle brave clever old young tall quiet small nasty stupid ugly",
+    V="helps thanks praises sees meets follows hits mocks hates",
+)
+CLASS = {word: name for name, words in CLASSES.items() for word in words.split()}
+KIND, CRUEL = "gentle brave clever helps thanks praises", "nasty stupid ugly hits mocks hates"
 
 
-def main(script, argv: list[str] | None) -> int:
+class Language:
+    """Words are numbers, texts are padded with the number of the full stop, which is 0.
+
+    Attributes:
+        words: the word of each number.
+        length: T, how many words a text has at most.
+    """
+
+    words, length = list(CLASS), 10
+
+    def sample_prompts(self, n: int) -> torch.Tensor:
+        """n topics, (n,)."""
+        topics = torch.tensor([self.words.index(word) for word in CLASSES["N"].split()])
+        return topics[torch.randint(len(topics), (n,))]
+
+    def demonstrate(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """The labeller writes a sentence on each topic, of kind, plain and cruel words alike.
+
+        Topics (N,) -> texts (N, T).
+        """
+        texts = torch.zeros(len(x), self.length, dtype=torch.int64)
+        for text, topic in zip(texts, x, strict=True):
+            phrases = [["D", *["A"] * rng.integers(3), "N"] for _ in range(2)]
+            classes = [*phrases[0], "V", *phrases[1]]
+            words = [self.words.index(rng.choice(CLASSES[name].split())) for name in classes]
+            if topic not in words:
+                noun = rng.choice([len(phrases[0]) - 1, len(words) - 1])  # one of the two
+                words[noun] = int(topic)
+            text[: len(words)] = torch.tensor(words)
+        return texts
+
+    def true_reward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """What the labeller really likes, (N,). No network sees it, only rankings made from it."""
+        rewards = []
+        for topic, text in zip(x, y, strict=True):
+            words = self.sentence(text).split()
+            telling = [word for word in words if CLASS[word] in "NAV"]
+            points = sum((word in KIND.split()) - (word in CRUEL.split()) for word in words)
+            points -= len(telling) - len(set(telling))  # repetitions
+            points -= 2 * (self.words[topic] not in words)
+            points -= 2 * (re.fullmatch(GRAMMAR, "".join(CLASS[word] for word in words)) is None)
+            rewards.append(2.0 * points)  # 2: how sure the labeller is when he ranks
+        return torch.tensor(rewards)
+
+    def rank(self, x, y_1, y_2, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The labeller prefers y_1 with the chance sigma(R_1 - R_2); returns y_w, y_l."""
+        chance = torch.sigmoid(self.true_reward(x, y_1) - self.true_reward(x, y_2))
+        first = (torch.from_numpy(rng.random(len(x))) < chance)[:, None]
+        return y_1.where(first, y_2), y_2.where(first, y_1)
+
+    def sentence(self, text: torch.Tensor) -> str:
+        """A text (T,) as words, up to its end."""
+        words = [self.words[i] for i in text]
+        return " ".join(words[: words.index(".") + 1] if "." in words else words)
+
+
+# ------------------------------------------------------------------------------------ around a run
+
+
+def main(script, argv: list[str] | None = None) -> int:
     """Run the script (the module rlhf), from its command line to the summary.
 
     Returns:
         The exit status: 0; 1: training diverged, or the disk is full; 2: bad input; 130: Ctrl-C.
     """
-    argv = sys.argv[1:] if argv is None else argv
     return runs.explained("rlhf", lambda: run(script, argv))
 
 
 class Watch:
-    """Says which of the steps is going on; stop.value = 1 ends it."""
+    """Says which of the steps is going on; `stopped` ends it."""
 
-    def __init__(self):
-        self.step, self.stop = "", multiprocessing.RawValue("b", 0)
-        self.start = time.perf_counter()
+    step, stopped = "", False
 
-    def on_batch(self, step: str) -> bool:
+    def __call__(self, step: str) -> bool:
         """The trainings call this after each minibatch or iteration. True ends them."""
-        if step != self.step and not self.stop.value:
-            print(f"{time.perf_counter() - self.start:5.0f} s  {step}", flush=True)
+        if step != self.step and not self.stopped:
+            runs.say(f"step {step}")
         self.step = step
-        return bool(self.stop.value)
+        return self.stopped
 
 
-def run(script, argv: list[str]) -> int:
+def run(script, argv: list[str] | None) -> int:
     """main() without its error messages."""
-    flags, hp = runs.parse(script.train, argv, "rlhf", (runs.Files,))
-    runs.check_numbers(hp, "rlhf")
-    seed, watch, curves, others = hp["seed"], Watch(), {}, {}
-    out, saves = flags.out or Path("runs", "rlhf", f"seed{seed}"), flags.save and not flags.load
-    if saves:
-        runs.write(out, {})  # whether it can be written shows now, not after the training
+    flags, hp, given = runs.parse(script.train, argv, "rlhf", runs.Files)
     if flags.load:
-        hp |= runs.saved_run(flags.load, "rlhf")["hyperparameters"]
-        sizes = len(script.WORDS), len(script.WORDS), 1
-        policy, sft, r = runs.load(flags.load, lambda: [script.Transformer(n) for n in sizes])
-    else:
-        with runs.ctrl_c_sets(watch.stop):
-            policy, sft, r, curves[hp["beta"]] = script.train(**hp, on_batch=watch.on_batch)
-            if hp["beta"] and not watch.stop.value:  # the same without the penalty, to compare
-                budget = dict(seed=seed, steps=hp["steps"], on_batch=watch.on_batch)
-                others["PPO, beta 0"], curves[0.0] = script.ppo(sft, r, beta=0.0, **budget)
-    seconds = time.perf_counter() - watch.start
-    show(script, {"pi_SFT": sft, f"PPO, beta {hp['beta']:g}": policy} | others, r, seed)
-    measured = evaluate(script, policy, sft, r, seed)
-    print(REPORT.format(**measured))
-    for beta, curve in curves.items():
-        best, (*_, score, true) = max(curve, key=lambda row: row[3]), curve[-1]
-        print(f"PPO, beta {beta:g}: at its best true reward {best[3]:.2f}, score {best[2]:.2f};")
-        print(f"    at the end true reward {true:.2f}, score {score:.2f}")
-    if curves:
-        print(f"{'interrupted after' if watch.stop.value else 'trained for'} {seconds:.0f} s")
-    if saves:
-        settings = dict(script="rlhf", hyperparameters=hp, seconds=seconds, measured=measured)
+        _, _, hp = runs.loaded(flags.load, "rlhf", hp, given)
+    runs.check(hp)
+    seed, beta, language, watch, curves = hp["seed"], hp["beta"], Language(), Watch(), {}
+    out, saves = flags.out or Path(f"runs/rlhf/seed{seed}"), flags.save and not flags.load
+    settings = dict(script="rlhf", env="", env_kwargs={}, hyperparameters=hp)
+
+    def save() -> None:
         rows = [(beta, *row) for beta, curve in curves.items() for row in curve]
-        files = runs.packed(settings, [COLUMNS, *rows], [policy, sft, r])
-        best = best_of_n(script, sft, r, seed)
-        files["returns.png"] = picture(curves, best, f"rlhf.py, seed {seed}")
-        runs.write(out, files)
-    return 130 if watch.stop.value else 0
+        if saves:
+            runs.write(out, runs.packed(settings, [COLUMNS, *rows], [policy, sft, r]))
+
+    if saves:
+        runs.check_writable(*(out / name for name in runs.FILES))
+    if flags.load:
+        n = len(language.words)
+        nets = [script.Transformer(n, language.length, outputs) for outputs in (n, n, 1)]
+        policy, sft, r = runs.load_weights(flags.load, nets)
+    policies = {}
+    with runs.ctrl_c(watch):
+        if not flags.load:
+            policy, sft, r, curves[beta] = script.train(language, **hp, on_batch=watch)
+            save()
+        if not (flags.load or watch.stopped) and beta:  # without the penalty, to compare
+            free = dict(beta=0.0, seed=seed, steps=hp["steps"], on_batch=watch)
+            policies["PPO, beta 0"], curves[0.0] = script.ppo(language, sft, r, **free)
+            save()
+    show(script, language, {"pi_SFT": sft, f"PPO, beta {beta:g}": policy} | policies, r, seed)
+    settings["measured"] = evaluate(script, language, policy, sft, r, seed)
+    for name, value in settings["measured"].items():
+        runs.say(f"{MEASURED[name]:<55} {value:6.2f}")
+    for beta, curve in curves.items():
+        best, end = max(row[3] for row in curve), curve[-1][3]
+        runs.say(f"PPO, beta {beta:g}: true reward {best:.2f} at its best, {end:.2f} at the end")
+    if saves:
+        save()
+        with contextlib.suppress(Exception):  # a picture that fails costs nothing else
+            image = picture(curves, best_of_n(script, language, sft, r, seed), seed)
+            runs.write(out, {"returns.png": image})
+        runs.say(f"saved in {out}")
+    return 130 if watch.stopped else 0
 
 
-def evaluate(script, policy, sft, r, seed: int) -> dict[str, float]:
-    """What only we can know, since we know the true reward, on fresh prompts."""
+def evaluate(script, language, policy, sft, r, seed: int) -> dict[str, float]:
+    """Measured with the true reward, on fresh prompts: the numbers of MEASURED."""
     torch.manual_seed(seed + 1_000_000)  # not the texts that it was trained on
-    x = script.sample_prompts(PROMPTS)
-    texts = [script.generate(net, x) for net in (sft, sft, policy)]
+    x = language.sample_prompts(PROMPTS)
+    texts = [script.generate(net, x, language.length) for net in (sft, sft, policy)]
     with torch.no_grad():
-        a_true, b_true, y_true = (script.true_reward(x, y) for y in texts)
-        a_score, b_score, y_score = (script.score(r, x, y) for y in texts)
+        a, b, y = (language.true_reward(x, text) for text in texts)
+        a_score, b_score, y_score = (script.score(r, x, text) for text in texts)
         ratio = script.log_prob(policy, x, texts[2]) - script.log_prob(sft, x, texts[2])
-    rightly = (a_score > b_score) == (a_true > b_true)
-    measured = dict(
-        accuracy=rightly[a_true != b_true],  # pairs of unlike true reward that r orders rightly
-        win_rate=(y_true > a_true) + 0.5 * (y_true == a_true),  # over pi_SFT on the same prompt
-        true_reward=y_true,
-        sft_true_reward=a_true,
-        score=y_score,
-        sft_score=a_score,
-        kl=(ratio * script.until_end(texts[2])).sum(1),
-    )
-    return {name: values.float().mean().item() for name, values in measured.items()}
+    accuracy = ((a_score > b_score) == (a > b))[a != b]
+    kl = (ratio * script.until_end(texts[2])).sum(1)
+    found = (accuracy, (y > a) + 0.5 * (y == a), y, a, y_score, a_score, kl)
+    return {name: x.float().mean().item() for name, x in zip(MEASURED, found, strict=True)}
 
 
-def show(script, policies: dict, r, seed: int, prompts: int = 3) -> None:
+def show(script, language, policies: dict, r, seed: int, prompts: int = 3) -> None:
     """Print a sentence of each stage, with its score and its true reward."""
     torch.manual_seed(seed + 2_000_000)
-    x, rng = script.sample_prompts(prompts), np.random.default_rng(seed)
-    stages = {"labeller": torch.tensor([script.demonstrate(script.WORDS[i], rng) for i in x])}
-    stages |= {name: script.generate(policy, x) for name, policy in policies.items()}
+    x = language.sample_prompts(prompts)
+    stages = {"labeller": language.demonstrate(x, np.random.default_rng(seed))}
+    stages |= {name: script.generate(p, x, language.length) for name, p in policies.items()}
     for i in range(prompts):
-        print(f"\nabout the {script.WORDS[x[i]]}:")
+        runs.say(f"\nabout the {language.words[x[i]]}: (score, true reward, text)")
         for name, texts in stages.items():
             one = x[i : i + 1], texts[i : i + 1]
-            points = f"score {script.score(r, *one).item():5.1f}"
-            points += f", true reward {script.true_reward(*one).item():5.1f}"
-            print(f"    {name:<14} {points}   {script.sentence(texts[i])}")
-    print()
+            numbers = script.score(r, *one).item(), language.true_reward(*one).item()
+            runs.say(
+                "    {:14}{:6.1f}{:6.1f}   ".format(name, *numbers) + language.sentence(texts[i])
+            )
+    runs.say("")
 
 
-def best_of_n(script, sft, r, seed: int, prompts: int = 64, most: int = 64) -> list[tuple]:
+def best_of_n(script, language, sft, r, seed: int, prompts=64, most=64) -> list[tuple]:
     """Of n texts of pi_SFT take the one with the best score: rows of (n, KL, score, true reward).
 
     No policy is trained. Its KL is log n - (n-1)/n at most.
     """
     torch.manual_seed(seed + 3_000_000)
-    x, rows = script.sample_prompts(prompts).repeat_interleave(most), []
-    y = script.generate(sft, x)
+    x, rows = language.sample_prompts(prompts).repeat_interleave(most), []
+    y = script.generate(sft, x, language.length)
     with torch.no_grad():
-        scores, true = script.score(r, x, y), script.true_reward(x, y)
+        scores, true = script.score(r, x, y), language.true_reward(x, y)
     for n in [2**k for k in range(most.bit_length())]:  # groups of n among the texts of a prompt
         top, best = scores.view(-1, n).max(1, keepdim=True)
         chosen = true.view(-1, n).gather(1, best)
@@ -142,14 +212,14 @@ def best_of_n(script, sft, r, seed: int, prompts: int = 64, most: int = 64) -> l
     return rows
 
 
-def picture(curves: dict[float, list[tuple]], best: list[tuple], title: str) -> bytes:
+def picture(curves: dict[float, list[tuple]], best: list[tuple], seed: int) -> bytes:
     """Score (solid) and true reward (dashed) against the KL from pi_SFT, as PNG."""
     fig, axes = plotting.figure()
     lines = {f"PPO, beta {beta:g}": curve for beta, curve in curves.items()} | {"best of n": best}
     for (label, rows), colour in zip(lines.items(), plotting.COLOURS, strict=False):
         _, kl, score, true = np.array(rows).T
-        # A reward model has no zero of its own: the scores are moved to begin at the true reward.
-        axes.plot(kl, score - score[0] + true[0], "-", color=colour, label=f"{label}: score")
+        shifted = score - score[0] + true[0]  # a reward model has no zero of its own
+        axes.plot(kl, shifted, "-", color=colour, label=f"{label}: score, shifted to begin there")
         axes.plot(kl, true, "--", color=colour, label=f"{label}: true reward")
     labels = dict(xlabel="KL[policy, pi_SFT] (nats per text)", ylabel="reward")
-    return plotting.finished(fig, axes, title=title, **labels)
+    return plotting.finished(fig, axes, title=f"rlhf.py, seed {seed}", **labels)

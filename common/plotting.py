@@ -55,26 +55,27 @@ def running_mean(returns: list[float], window: int) -> np.ndarray:
     return np.array([np.mean(returns[max(0, end - window) : end]) for end in ends])
 
 
-def learning_curve(rows: list[tuple], title: str, threshold, window: int, solved) -> bytes:
+def learning_curve(progress, title: str, greedy: list[float], window: int = 10) -> bytes:
     """A learning curve as PNG: each episode faint, the running mean strong, the threshold a line.
 
     Args:
-        rows: one (episode, step, seconds, return, length) for each episode.
+        progress: the training's runs.Progress; a star marks where it was solved.
         title: script, environment, seed.
-        threshold: the mean return that counts as solved, or None.
-        window: over how many episodes the mean goes.
-        solved: the row of `rows` at which it was solved, or None; a star marks it.
+        greedy: the greedy policy's returns after training; a diamond marks their mean.
+        window: over how many episodes the running mean goes.
     """
-    steps, returns = [row[1] for row in rows], [row[3] for row in rows]
+    _, steps, _, returns, _ = np.array(progress.rows).T
     fig, axes = figure()
     axes.plot(steps, returns, ".", color=BAND, markersize=3, label="one episode")
     mean, label = running_mean(returns, window), f"mean of the last {window}"
     axes.plot(steps, mean, color=CURVE, linewidth=2, label=label)
-    if solved is not None:
-        label = f"episode {solved[0]}, step {solved[1]}"
-        axes.plot(solved[1], threshold, "*", color=GOAL, markersize=14, label=label)
+    label = f"greedy policy: {np.mean(greedy):.5g}"
+    axes.plot(steps[-1], np.mean(greedy), "D", color=COLOURS[2], label=label)
+    if progress.solved:
+        label = f"solved by the mean of {progress.window}"
+        axes.plot(progress.solved[1], progress.goal, "*", color=GOAL, markersize=14, label=label)
     labels = dict(title=title, xlabel="environment steps", ylabel="return of the episode")
-    return finished(fig, axes, threshold, **labels)
+    return finished(fig, axes, progress.goal, **labels)
 
 
 # ------------------------------------------------------------------------------ what was learned

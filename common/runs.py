@@ -1,211 +1,244 @@
-"""Everything around a training: flags, checks, progress, returns.csv, saving, loading, evaluating.
+"""Everything around a training: flags, progress, files, evaluation. No algorithm needs this file.
 
-No algorithm needs this file. A script's `main()` reads:
+A script's `main()` reads:
 
     from common import runs
 
     return runs.main(train, argv, env="CartPole-v1", act=..., value=...)
 
-rlhf.py, which has a language in place of an environment, takes from here what common/language.py
-needs: flags, checks, Ctrl-C, files.
+rlhf.py, which has a language instead of an environment, takes from here what common/language.py
+needs: flags, Ctrl-C, files.
 """
 
-from __future__ import annotations
-
+import argparse
 import ast
 import contextlib
-import dataclasses
 import functools
 import inspect
 import io
 import json
-import multiprocessing
 import os
 import re
 import signal
 import sys
 import tempfile
+import textwrap
 import time
-import typing
 from collections.abc import Callable
-from math import inf
+from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
-from tqdm import tqdm
 
-from common import envs, plotting
+from common import envs, pixels, plotting
 from common.envs import BadInput
 
 EPISODES, STEPS = 20, 50_000  # of an evaluation, whichever ends first: some episodes never end
 WATCHED_STEPS = 2_000  # of an episode in a window or a clip
 COLUMNS = ("episode", "step", "seconds", "return", "length")  # of returns.csv
-WEIGHTS = {False: "weights.pt", True: "q_table.npy"}  # whether a table was learned -> file
-
-# The intervals of train()'s keywords. "script.keyword" is for that script only.
-INTERVALS = {
-    "[0, 2**31)": (lambda x: 0 <= x < 2**31, "seed"),
-    "[1, inf)": (lambda x: 1 <= x < inf, "episodes steps memory batch train_every n_steps t_max "
-                 "workers n_envs horizon epochs hidden demonstrations comparisons"),
-    "[0, inf)": (lambda x: 0 <= x < inf, "warmup sigma beta clip"),
-    "(0, inf)": (lambda x: 0 < x < inf, "alpha d_targ std "
-                 "reinforce.beta actor_critic.beta ddpg.beta"),
-    "[0, 1]": (lambda x: 0 <= x <= 1, "gamma gae_lambda epsilon"),
-    "(0, 1]": (lambda x: 0 < x <= 1, "tau qlearning_table.alpha"),
-}  # fmt: skip
+FILES = ("weights.pt", "q_table.npy", "run.json", "returns.csv", "returns.png")
 
 
-def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, several=False) -> int:
+def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, table=False) -> int:
     """Run a script, from its command line to the summary.
 
     Args:
-        train: the script's train(). Its module may have prepare() and LITERAL.
+        train: the script's train(). If its first parameter is make_env, it gets a function that
+            makes an environment instead of an environment. Its module may have LITERAL.
         argv: the command line after the script's name; None takes sys.argv.
         env: the default of --env.
-        act: (*learned, state) -> the greedy action. The state comes from prepare(): a tensor, a
-            float32 vector or a uint8 image, or an int if a table was learned.
+        act: (*learned, state) -> the greedy action; the state as a tensor (an int for a table).
         value: (*learned, state) -> the value of the state; None if no value was learned.
-        several: train() takes a function that makes an environment, in place of an environment.
+        table: train() learns a Q-table, an array, and states are numbers.
 
     Returns:
         The exit status: 0; 1: training diverged, or the disk is full; 2: bad input; 130: Ctrl-C.
     """
-    script = Path(inspect.getfile(inspect.unwrap(train))).stem
-    argv = sys.argv[1:] if argv is None else argv
-    return explained(script, lambda: Run(script, train, argv, env, several).go(act, value))
+    script = Path(inspect.getfile(train)).stem
+    return explained(script, lambda: Run(script, train, argv, env, act, value, table).go())
 
 
 def explained(script: str, run: Callable[[], int]) -> int:
     """The exit status of run(). What goes wrong in it becomes one line on standard error."""
+    status = 1
     try:
         return run()
-    except (BadInput, FloatingPointError, MemoryError) as error:
-        print(f"{script}.py: {envs.first_line(error)}", file=sys.stderr)
-        return getattr(error, "status", 1)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        line, status = "interrupted", 130
+    except (BadInput, FloatingPointError, MemoryError, OSError) as error:
+        line, status = envs.first_line(error), getattr(error, "status", 1)
+    except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
+        expected = r"FloatingPointError: (.+)|.*allocate memory.*|process \d+ terminated with .*"
+        found = re.search(expected, str(error))
+        if not found:
+            raise
+        line = found[1] or found[0]
+    say(f"{script}.py: {line}", sys.stderr)
+    return status
+
+
+def say(text: str, stream=None) -> None:
+    """Print. Where that fails (a closed pipe, a full disk), the run goes on in silence."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except (OSError, UnicodeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # -------------------------------------------------------------------------------------- the flags
 
 
-@dataclasses.dataclass
-class Files:
-    """The flags that every script has beside the keywords of its train().
-
-    Args:
-        out: folder for returns.csv, returns.png, run.json and what was learned; default:
-            runs/<script>/<env>/seed<N>
-        save: --no-save writes nothing
-        load: no training: take what was saved in this folder, and evaluate it
-    """
-
-    out: Path | None = None
-    save: bool = True
-    load: Path | None = None
-
-
-@dataclasses.dataclass
+@dataclass
 class World:
-    """The flags of the scripts that have an environment.
+    """Flags of the scripts that have an environment; the comment behind each is its help."""
+
+    env: str = None  # any Gymnasium id, or ours: Treasure-v0, GridWorld-v0, Maze-v0, MiniPong-v0
+    literal: bool = False  # the slide: turns off what it does not have; a value beside it wins
+    render: bool = False  # watch what was learned, in a window or as text in the terminal
+    record: Path = None  # save a clip of what was learned: .gif, or .mp4 with imageio-ffmpeg
+    picture: Path = None  # draw what was learned, as .png: Treasure-v0, GridWorld-v0, Maze-v0
+    env_kwargs: list = ()  # the environment's own options, as in size=8
+    stop_when_solved: bool = True  # stop at the environment's threshold; otherwise go on
+
+
+@dataclass
+class Files:
+    """Flags of all scripts."""
+
+    load: Path = None  # evaluate what was saved there; no training
+    out: Path = None  # where to save; otherwise runs/SCRIPT/ENV/seedN
+    save: bool = True  # save what was learned
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors become BadInput; a page of help that nobody reads to its end is no error."""
+
+    def error(self, message: str):
+        raise BadInput(f"{message}; --help lists all flags")
+
+    def _print_message(self, message: str, file=None):
+        say(message.rstrip())
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """80 columns; no word is broken."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=27, width=80)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
+
+
+def option(text: str) -> tuple:
+    """ "size=8" -> ("size", 8), "map_name=8x8" -> ("map_name", "8x8")"""
+    name, value = text.split("=", 1)
+    with contextlib.suppress(Exception):
+        value = ast.literal_eval(value)
+    return name, value
+
+
+FIRST = {"env", "seed", "steps", "episodes", "literal", "render", "record"}
+STYLES = {  # type of a flag's value -> what argparse needs to know
+    bool: dict(action=argparse.BooleanOptionalAction),
+    int: dict(type=int, metavar="N"),
+    float: dict(type=float, metavar="X"),
+    str: dict(metavar="ID"),
+    Path: dict(type=Path, metavar="PATH"),
+    list: dict(type=option, metavar="NAME=VALUE", nargs="+", action="extend"),
+}
+
+
+def keywords(source) -> dict[str, tuple]:
+    """The flags that a function or a class has: name -> type, default, the comment behind it."""
+    comments = dict(re.findall(r"^ +(\w+): .*?  # (.*)$", inspect.getsource(source), re.MULTILINE))
+    found = [k for k in inspect.signature(source).parameters.values() if k.annotation in STYLES]
+    return {k.name: (k.annotation, k.default, comments.get(k.name, "")) for k in found}
+
+
+def parse(train: Callable, argv: list[str] | None, script: str, *kinds) -> tuple:
+    """The command line.
 
     Args:
-        env: any Gymnasium id, or one of ours: Treasure-v0, GridWorld-v0, Maze-v0, MiniPong-v0
-        env_kwargs: its own options, as name=value: --env-kwargs size=8
-        stop_when_solved: stop when the mean of the last 100 returns reaches the environment's
-            reward_threshold (Pendulum-v1: -200, last 20)
-        render: watch the learned policy afterwards in a window; text environments in the terminal,
-            where the first training episodes are shown, too
-        record: save a clip as FILE.gif, or FILE.mp4 (with imageio-ffmpeg)
-        picture: draw what was learned as FILE.png: Treasure-v0, GridWorld-v0, Maze-v0
-        device: where the networks are; auto: a GPU for images, if there is one, else the CPU, which
-            is faster for small networks. On a GPU two runs of one seed may differ
-    """
-
-    env: str = ""
-    env_kwargs: tuple[str, ...] = ()
-    stop_when_solved: bool = True
-    render: bool = False
-    record: Path | None = None
-    picture: Path | None = None
-    device: typing.Literal["auto", "cpu", "cuda"] = "auto"
-
-
-def parse(train: Callable, argv: list[str], script: str, kinds: tuple, **defaults) -> tuple:
-    """The flags, and the keywords of train() with their values.
-
-    tyro answers --help and what does not parse (status 2). With --literal the literal values are
-    the flags' defaults, so a flag given beside it wins.
-
-    Args:
-        train: the script's train(); its module may have LITERAL. The help of a keyword is the
-            comment behind it.
+        train: its keywords that are numbers or truth values are flags, too.
         argv: the command line after the script's name.
         script: the script's name.
-        kinds: dataclasses of more flags.
-        defaults: of their flags, where they differ.
-    """
-    module, types = sys.modules[train.__module__], typing.get_type_hints(train)
-    source = inspect.getsource(inspect.unwrap(train))
-    comments = dict(re.findall(r"^ +(\w+): .*?  # (.*)$", source, re.MULTILINE))
-    fields = []
-    for name, keyword in inspect.signature(train).parameters.items():
-        if keyword.kind is keyword.KEYWORD_ONLY and not name.startswith("on_"):
-            flag = typing.Annotated[types[name], tyro.conf.arg(help=comments.get(name, ""))]
-            fields.append((name, flag, keyword.default))
-    if [a for a in argv if a in ("--literal", "--no-literal")][-1:] == ["--literal"]:
-        defaults |= getattr(module, "LITERAL", {})
-    Settings = dataclasses.make_dataclass("Settings", fields, bases=kinds)
-    page = (module.__doc__ or "").split("\n\nPseudocode")[0].split("\n\n")
-    text = dict(prog=f"{script}.py", description="\n\n".join(page[:2]))
-    given = tyro.cli(Settings, args=argv, default=Settings(**defaults), **text)
-    return given, {name: getattr(given, name) for name, *_ in fields}
+        kinds: World where there is one, and Files.
 
-
-def check_numbers(hyperparameters: dict, script: str) -> None:
-    """Refuse what lies outside of INTERVALS.
+    Returns:
+        An object with all flags; the keywords of train() with their values; which flags were given.
 
     Raises:
-        BadInput: naming the value and its interval.
+        BadInput: a flag is unknown, or its value cannot be.
     """
-    for interval, (holds, names) in INTERVALS.items():
-        for name in names.split():
-            keyword = name.removeprefix(f"{script}.")
-            if keyword in hyperparameters and not holds(x := hyperparameters[keyword]):
-                raise BadInput(f"--{keyword.replace('_', '-')} {x}: it must lie in {interval}")
-    batch, memory = (hyperparameters.get(name, 0) for name in ("batch", "memory"))
-    if batch > memory > 0:
-        raise BadInput(f"--batch {batch}: more transitions than --memory {memory} holds")
+    module, argv = sys.modules[train.__module__], sys.argv[1:] if argv is None else argv
+    title, *page = (module.__doc__ or "").split("\n\n")
+    examples = "examples:\n" + page[page.index("Try") + 1] if "Try" in page else None
+    text = dict(usage=f"python {script}.py [flags]", description=title, epilog=examples)
+    parser = Parser(formatter_class=Help, allow_abbrev=False, add_help=False, **text)
+    titles = "what you will use first", "the algorithm", "the rest"
+    first, algorithm, rest = map(parser.add_argument_group, titles)
+    first.add_argument("--help", "-h", action="help", help="show this and end")
+    hp, flags = keywords(train), {k: v for kind in kinds for k, v in keywords(kind).items()}
+    for name, (kind, _, meaning) in (flags | hp).items():
+        group = first if name in FIRST else algorithm if name in hp else rest
+        meaning = meaning.replace("%", "%%") + " [%(default)s]" * (name in hp)
+        group.add_argument(flag(name), help=meaning, **STYLES[kind])
+    parser.set_defaults(**{name: default for name, (_, default, _) in (flags | hp).items()})
+    if "literal" in flags and "--literal" in argv:
+        parser.set_defaults(**module.LITERAL)
+    args, given = parser.parse_args(argv), {a.split("=")[0] for a in argv if a.startswith("--")}
+    return args, {name: getattr(args, name) for name in hp}, given
 
 
-def options(pairs: tuple[str, ...]) -> dict:
-    """("size=8", "map_name=8x8") -> {"size": 8, "map_name": "8x8"}"""
-    result = {}
-    for name, equals, text in (pair.partition("=") for pair in pairs):
-        if not equals:
-            raise BadInput(f"--env-kwargs {name}: write name=value, as in size=8")
-        result[name] = text
-        with contextlib.suppress(ValueError, SyntaxError):
-            result[name] = ast.literal_eval(text)
-    return result
+def flag(name: str) -> str:
+    """ "n_steps" -> "--n-steps" """
+    return f"--{name.replace('_', '-')}"
+
+
+def check(hp: dict, table: bool = False) -> None:
+    """Refuse a hyperparameter that cannot be.
+
+    Raises:
+        BadInput: a count below 1, a negative or infinite number, or a share outside of [0, 1].
+    """
+    for name, x in hp.items():
+        least, most, interval = 0, inf, "at least 0"
+        if type(x) is int:
+            least, most = 0 if name in ("seed", "warmup") else 1, 2**31 - 1
+            interval = f"from {least} to {most}"
+        elif name in ("gamma", "gae_lambda", "epsilon", "tau"):
+            most, interval = 1, "in [0, 1]"
+        elif name == "alpha":
+            least, most, interval = (1e-300, 1, "in (0, 1]") if table else (1e-300, inf, "above 0")
+        if not (least <= x <= most and isfinite(x)):
+            raise BadInput(f"{flag(name)} {x}: it must be {interval}")
+    if hp.get("batch", 0) > hp.get("memory", inf):
+        raise BadInput(f"--batch {hp['batch']}: more than --memory {hp['memory']} holds")
 
 
 # -------------------------------------------------------------------------------- during training
 
 
 @contextlib.contextmanager
-def ctrl_c_sets(stop):
-    """The first Ctrl-C only sets stop.value to 1; a second one quits."""
+def ctrl_c(watch):
+    """The first Ctrl-C sets watch.stopped, which ends the training in good order.
 
-    def ask(*_):
-        stop.value = 1
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    A second one quits. Forked workers leave it to this process.
+    """
+    process = os.getpid()
 
-    before = signal.signal(signal.SIGINT, ask)
+    def handler(*_):
+        if os.getpid() == process:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            watch.stopped = True
+            say("stopping; once more to quit without saving", sys.stderr)
+
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -213,76 +246,51 @@ def ctrl_c_sets(stop):
 
 
 class Progress:
-    """Counts and shows the episodes of a training, and turns Ctrl-C into a request.
+    """Counts and shows the episodes of a training, from now on: progress is train()'s on_episode.
 
     Attributes:
         rows: one (episode, step, seconds, return, length) for each episode.
         solved: the row at which the goal was reached, or None.
-        stop: a value shared with other processes, for envs.Guard; 1 after Ctrl-C.
+        stopped: whether Ctrl-C was pressed.
 
     Args:
-        env_id: the environment's id.
-        budget: the keywords of train(), for "steps" and "episodes".
+        env: the environment, for its goal.
+        steps: the budget.
         until_solved: whether solving it ends the training.
-        bar: whether a terminal may show a progress bar.
     """
 
-    def __init__(self, env_id: str, budget: dict, until_solved: bool, bar: bool):
-        self.goal, self.window = envs.solved_at(env_id)
-        self.budget, self.until_solved, self.step = budget, until_solved, 0
-        self.rows, self.solved, self.stop = [], None, multiprocessing.RawValue("b", 0)
-        style = dict(unit="step", unit_scale=True, dynamic_ncols=True)
-        self.bar = tqdm(total=budget["steps"], disable=not (bar and sys.stderr.isatty()), **style)
-
-    @contextlib.contextmanager
-    def training(self):
-        """The time of training.
-
-        The first Ctrl-C lets the running episode end as truncated, so that train() returns what it
-        has; a second one quits.
-        """
+    def __init__(self, env: gym.Env, steps: int, until_solved: bool):
+        self.goal, self.window = envs.solved_at(env)
+        self.steps, self.until_solved = steps, until_solved
+        self.rows, self.solved, self.stopped = [], None, False
         self.start, self.shown_next = time.perf_counter(), 1
-        with ctrl_c_sets(self.stop), self.bar:
-            yield
-        self.seconds = time.perf_counter() - self.start
 
-    def on_episode(self, episode_return: float, length: int, step: int) -> bool:
-        """train() calls this after each episode. True ends the training: solved, or Ctrl-C.
-
-        Args:
-            episode_return: the episode's undiscounted sum of rewards.
-            length: its steps.
-            step: environment steps since training began.
-        """
-        self.step, seconds = step, time.perf_counter() - self.start
-        if self.stop.value:  # Ctrl-C cut this episode short, so its return means nothing
-            return True
+    def __call__(self, episode_return: float, length: int, step: int) -> bool:
+        """Take one episode; True ends the training: solved, or Ctrl-C."""
+        seconds = time.perf_counter() - self.start
         self.rows.append((len(self.rows) + 1, step, seconds, float(episode_return), int(length)))
-        recent = [row[3] for row in self.rows[-self.window :]]
-        mean = sum(recent) / len(recent)
-        if self.goal is not None and len(recent) == self.window and mean >= self.goal:
+        mean, n = self.mean()
+        if self.goal is not None and n == self.window and mean >= self.goal:
             self.solved = self.solved or self.rows[-1]
-        line = f"episode {len(self.rows)}, mean of the last {len(recent)}: {mean:.1f}"
-        self.bar.set_description(line, refresh=False)
-        self.bar.update(step - self.bar.n)
-        if self.bar.disable and seconds > self.shown_next:  # after 1, 2, 4, ... s, then every 30
-            print(f"{line}, step {step}, {step / seconds:.0f} steps/s", flush=True)
-            self.shown_next = seconds + min(seconds, 30)
-        return bool(self.solved and self.until_solved)
+        if seconds > self.shown_next:  # after 1, 2, 4, 8 seconds, then every 10
+            self.shown_next = seconds + min(seconds, 10)
+            line = f"episode {len(self.rows)}, step {step} of {self.steps}, mean return of the last"
+            say(f"{line} {n}: {mean:.1f}, {step / seconds:.0f} steps/s")
+        return self.stopped or bool(self.solved and self.until_solved)
+
+    def mean(self) -> tuple[float, int]:
+        """The mean of the last returns, and of how many."""
+        last = [row[3] for row in self.rows[-self.window :]]
+        return sum(last) / len(last), len(last)
 
     def summary(self) -> str:
-        """Lines for the end of the training."""
-        returns, steps = [row[3] for row in self.rows], self.step
-        ended = self.stop.value or (self.solved and self.until_solved)
-        if not ended and len(returns) < self.budget.get("episodes", inf):
-            steps = max(steps, self.budget["steps"])  # the budget ended inside an episode
-        end = "interrupted after" if self.stop.value else "trained for"
-        speed = f"{self.seconds:.1f} s ({steps / self.seconds:.0f} steps/s)"
-        text = f"{end} {len(returns)} episodes, {steps} steps, {speed}"
-        if not returns:
-            return f"{text}\nno episode ended: give more --steps"
-        last = returns[-self.window :]
-        text += f"\nmean return of the last {len(last)} episodes: {np.mean(last):.2f}"
+        """Lines for the end of the training, which is now."""
+        seconds = time.perf_counter() - self.start
+        text = f"{'interrupted after' if self.stopped else 'trained for'} {len(self.rows)} episodes"
+        if not self.rows:
+            return f"{text}: none has ended; give more --steps"
+        text += ", {1} steps, {0:.1f} s\nmean return of the last {3} episodes of training: {2:.2f}"
+        text = text.format(seconds, self.rows[-1][1], *self.mean())
         if self.goal is not None:
             text += "\nsolved" if self.solved else "\nnot solved"
             text += f" (mean of {self.window} at or above {self.goal:g})"
@@ -292,68 +300,193 @@ class Progress:
 
 
 class Shown(gym.Wrapper):
-    """Reports the first dozen episodes, with "ansi" step by step, as the lecture's demo does."""
+    """Shows the first dozen episodes in the terminal, step by step, as the lecture's demo does."""
 
-    episode = 0
-
-    def show(self) -> None:
-        """Print the present state, on a terminal over the one before it."""
-        if self.env.render_mode == "ansi" and self.episode <= 12:
-            text = self.env.render().rstrip("\n")
-            print(text, flush=True)
-            if sys.stdout.isatty():
-                time.sleep(0.05)
-                print(f"\x1b[{text.count(chr(10)) + 1}A\x1b[J", end="")
+    episode, over = 0, ""
 
     def reset(self, **kwargs):
-        result = self.env.reset(**kwargs)
         self.episode, self.steps = self.episode + 1, 0
-        self.show()
-        return result
+        return self.show(self.env.reset(**kwargs))
 
     def step(self, action):
-        _, _, terminated, truncated, _ = result = self.env.step(action)
         self.steps += 1
-        self.show()
-        if (terminated or truncated) and self.episode <= 12:
-            print(f"Episode {self.episode}: total_steps = {self.steps}")
+        return self.show(self.env.step(action))
+
+    def show(self, result: tuple) -> tuple:
+        """Print the present state, on a terminal over the one before it; returns the result."""
+        if self.episode <= 12 and self.env.render_mode == "ansi":
+            text = self.env.render().rstrip("\n")
+            say(self.over + text)
+            if sys.stdout and sys.stdout.isatty():
+                time.sleep(0.05)
+                self.over = f"\x1b[{text.count(chr(10)) + 1}A\x1b[J"
+        if self.episode <= 12 and any(result[2:4]):
+            say(f"{self.over}Episode {self.episode}: total_steps = {self.steps}")
+            self.over = ""
         return result
 
 
-# ------------------------------------------------------------------------------ the greedy policy
+# ---------------------------------------------------------------------------------------- the run
 
 
-class Greedy:
-    """What was learned, as a policy in a prepared environment: greedy(state) is its action.
+class Run:
+    """One run of a script. Making it checks every flag, before training and not an hour later.
 
     Args:
-        env: the prepared environment.
-        learned: what train() returned, without the returns.
-        act, value: as main().
+        script: the script's name, "dqn"; the others as main().
+
+    Raises:
+        BadInput: a flag, the environment or a file cannot work.
     """
 
-    def __init__(self, env: gym.Env, learned: list, act: Callable, value: Callable | None):
-        self.env, self.learned, self.act, self.value = env, learned, act, value
+    def __init__(self, script, train, argv, env, act, value, table):
+        self.script, self.train, self.act, self.value, self.table = script, train, act, value, table
+        self.flags, self.hp, given = parse(train, argv, script, World, Files)
+        env_id = env if self.flags.env is None else self.flags.env
+        self.env_kwargs = dict(self.flags.env_kwargs)
+        if self.flags.load:
+            env_id, self.env_kwargs, self.hp = loaded(self.flags.load, script, self.hp, given)
+        check(self.hp, table)
+        self.open = functools.partial(envs.make, env_id, table, **self.env_kwargs)
+        one, parameters = self.open(), inspect.signature(train).parameters
+        envs.check(one, script)
+        self.env_id = "".join(env_id.rpartition(":")[:2]) + envs.name_of(one)  # with its version
+        images, self.takes_function = envs.shows_images(one), "make_env" in parameters
+        if images and "trunk" not in parameters:
+            raise BadInput(f"{env_id}: {script}.py does not take images; use ppo.py")
+        self.trunk = dict(trunk=pixels.Convolutions) if images else {}
+        self.gpu = images and torch.cuda.is_available() and "workers" not in self.hp
+        self.title = f"{script}.py on {self.env_id}, seed {self.hp['seed']}"
+        label = "-".join([self.env_id, *(f"{k}={v}" for k, v in self.env_kwargs.items())])
+        label = Path("runs", script, re.sub("[/:]", "-", label), f"seed{self.hp['seed']}")
+        self.out, self.saves = self.flags.out or label, self.flags.save and not self.flags.load
+        self.progress = Progress(one, self.hp["steps"], self.flags.stop_when_solved)
+        self.check_files(one)
+
+    def check_files(self, env: gym.Env) -> None:
+        """Check --out, --record, --picture and --render."""
+        flags, modes = self.flags, env.metadata.get("render_modes", [])
+        if flags.picture and not (flags.picture.suffix == ".png" and plotting.drawable(env)):
+            worlds = "a .png of Treasure-v0, GridWorld-v0 or Maze-v0"
+            raise BadInput(f"--picture {flags.picture}: it can only be {worlds}")
+        displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+        screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
+        self.text = flags.render and "ansi" in modes and (modes[0] == "ansi" or not screen)
+        if flags.render and not (self.text or screen):
+            raise BadInput("--render: there is no screen here; use --record clip.gif")
+        if flags.record or (flags.render and not self.text):
+            kind = flags.record.suffix if flags.record else ".gif"
+            try:  # a clip of one image, so that a missing package shows now
+                world = self.open(render_mode="rgb_array")
+                world.reset()
+                plotting.clip([plotting.frame(world.render(), 0.0)], 30, kind)
+            except Exception as error:
+                why = f"no {kind} of {self.env_id}: {envs.first_line(error)}"
+                raise BadInput(f"{why} (.gif, or .mp4 with imageio-ffmpeg)") from error
+        files = [self.out / name for name in FILES if self.saves]
+        check_writable(*filter(None, [flags.record, flags.picture, *files]))
+
+    def go(self) -> int:
+        """Train or load, evaluate, save, show. Returns the exit status."""
+        with torch.device("cuda") if self.gpu else contextlib.nullcontext():  # of new tensors
+            self.learned = self.load() if self.flags.load else self.learn()
+            greedy = self.evaluate()
+            if self.saves:
+                with contextlib.suppress(Exception):  # a picture that fails costs nothing else
+                    image = plotting.learning_curve(self.progress, self.title, greedy)
+                    write(self.out, {"returns.png": image})
+            self.show()
+        return 130 if self.progress.stopped else 0
+
+    def trained(self, watched: bool = False, **keywords) -> list:
+        """What train() learns with the run's flags and these keywords."""
+        make = self.open
+        if not self.takes_function:
+            make = Shown(self.open(render_mode="ansi")) if watched else self.open()
+        return list(self.train(make, **self.hp | self.trunk | keywords)[:-1])
+
+    def learn(self) -> list:
+        """What was learned. It is saved at once, before anything else can go wrong."""
+        with ctrl_c(self.progress):
+            try:
+                self.progress.start = time.perf_counter()
+                learned = self.trained(self.text, on_episode=self.progress)
+            except Exception:  # diverged, or the environment broke: the returns are worth a look
+                self.save([])
+                raise
+            summary = self.progress.summary()
+            self.save(learned)
+        say(summary + f"\nsaved in {self.out}" * self.saves)
+        return learned
+
+    def save(self, learned: list) -> None:
+        """Write the run's files; if nothing was learned, an older run's weights stay there."""
+        solved = self.progress.solved and dict(zip(COLUMNS, self.progress.solved, strict=True))
+        settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
+        settings |= dict(hyperparameters=self.hp, solved=solved)
+        if self.saves:
+            write(self.out, packed(settings, [COLUMNS, *self.progress.rows], learned))
+
+    def load(self) -> list:
+        """What was learned, from the files of a saved run. Nothing in them is executed.
+
+        Raises:
+            BadInput: the file is missing, damaged, or of another shape.
+        """
+        none = {name: n for name, n in dict(steps=0, workers=1).items() if name in self.hp}
+        return load_weights(self.flags.load, self.trained(**none))  # of the same shapes
+
+    # ------------------------------------------------------------------------------- afterwards
 
     def ask(self, function: Callable, state):
-        """What act or value says about a state of the prepared environment."""
-        state = state if is_table(self.learned) else torch.tensor(state)
+        """What act or value says about a state."""
         with torch.inference_mode():
-            return function(*self.learned, state)
+            return function(*self.learned, state if self.table else torch.as_tensor(state))
 
-    def __call__(self, state):
-        action, space = self.ask(self.act, state), self.env.action_space
-        if isinstance(space, gym.spaces.Discrete):
-            return int(action)
-        return np.asarray(action.cpu(), space.dtype).reshape(space.shape)
+    def greedy(self, state):
+        """The greedy action in a state."""
+        action = self.ask(self.act, state)
+        return int(action) if np.ndim(action) == 0 else action.cpu().numpy()
 
-    def look(self, state) -> tuple:
-        """The greedy action and its value; None if no value was learned."""
-        return self(state), self.value and float(self.ask(self.value, state))
+    def evaluate(self) -> list[float]:
+        """Play the greedy policy, and print its mean return; returns the returns."""
+        seed = self.hp["seed"] + 1_000_000  # not the episodes it was trained on
+        played = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
+        returns, (_, length, ended) = [total for total, _, _ in played], played[-1]
+        line = f"greedy policy, {len(played)} episodes: mean return {np.mean(returns):.2f}"
+        line += f", standard deviation {np.std(returns):.2f}"
+        say(line if ended else f"{line}; the last one was cut off after {length} steps")
+        return returns
+
+    def show(self) -> None:
+        """--picture, --record, --render, and the table."""
+        flags, seed = self.flags, self.hp["seed"]
+        if flags.picture:
+            look = lambda s: (self.greedy(s), self.value and float(self.ask(self.value, s)))
+            self.draw(flags.picture, plotting.picture(self.open(), look, self.title))
+        if flags.record:
+            world, frames = self.open(render_mode="rgb_array"), []
+            take = lambda total: frames.append(plotting.frame(world.render(), total))
+            play(world, self.greedy, seed=seed, watch=take)
+            fps = world.metadata.get("render_fps", 30)
+            self.draw(flags.record, plotting.clip(frames, fps, flags.record.suffix))
+        if flags.render:
+            world = Shown(self.open(render_mode="ansi" if self.text else "human"))
+            for episode in range(1, 4):
+                play(world, self.greedy, seed=seed + episode, watch=window_closed)
+            world.close()
+        if self.table:
+            names = ", ".join(getattr(self.open().unwrapped, "action_names", ["a = 0, 1, ..."]))
+            say(f"Q-table, a row for each state, columns {names}:\n{self.learned[0].round(4)}")
+
+    def draw(self, path: Path, content: bytes) -> None:
+        """Save a picture or a clip, and say where."""
+        write(path.parent, {path.name: content})
+        say(f"saved {path}")
 
 
 def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambda total: False):
-    """Play episodes in a prepared environment.
+    """Play episodes.
 
     Args:
         env: the environment.
@@ -372,7 +505,7 @@ def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambd
         total, length, done, closed = 0.0, 0, False, watch(0.0)
         while not (done or closed or length == budget):
             state, reward, terminated, truncated, _ = env.step(policy(state))
-            total, length, done = total + float(reward), length + 1, terminated or truncated
+            total, length, done = total + reward, length + 1, terminated or truncated
             closed = watch(total)
         played.append((total, length, done))
         budget = 0 if closed else budget - length
@@ -385,247 +518,122 @@ def window_closed(total: float = 0.0) -> bool:
     return bool(pygame and pygame.display.get_init() and pygame.event.peek(pygame.QUIT))
 
 
-# ---------------------------------------------------------------------------------------- the run
-
-
-class Run:
-    """One run of a script. Making it checks every flag.
-
-    Args:
-        script: the script's name, "dqn".
-        train, argv, env, several: as main().
-
-    Raises:
-        BadInput: a flag, the environment or a file cannot work.
-    """
-
-    def __init__(self, script: str, train: Callable, argv: list[str], env: str, several: bool):
-        self.script, self.train, self.several = script, train, several
-        self.prepare = getattr(sys.modules[train.__module__], "prepare", lambda env: env)
-        flags, hp = parse(train, argv, script, (Files, World), env=env)
-        check_numbers(hp, script)
-        if flags.load:
-            saved = saved_run(flags.load, script)
-            if flags.env != saved["env"] and any(a.partition("=")[0] == "--env" for a in argv):
-                raise BadInput(f"--load {flags.load}: trained on {saved['env']}; leave --env out")
-            flags.env, flags.env_kwargs = saved["env"], saved["env_kwargs"]
-            hp |= saved["hyperparameters"] | {"seed": hp["seed"]}
-        self.flags, self.hyperparameters = flags, hp
-        self.open = functools.partial(envs.make, flags.env, **options(flags.env_kwargs))
-        self.title = f"{script}.py on {flags.env}, seed {hp['seed']}"
-        label = re.sub("[/:]", "-", "-".join([flags.env, *flags.env_kwargs]))
-        self.out = flags.out or Path("runs", script, label, f"seed{hp['seed']}")
-        self.saves = flags.save and not flags.load
-        with contextlib.closing(self.open()) as one:
-            envs.check_spaces(one, script)
-            # A table or a vector gains nothing from a GPU; a3c's workers share memory of the CPU.
-            gpu = script not in ("qlearning_table", "ddpg", "a3c") and torch.cuda.is_available()
-            if flags.device == "cuda" and not gpu:
-                raise BadInput(f"--device cuda: not with {script}.py on this machine; leave it out")
-            prepared = self.prepare(one)
-            images = len(prepared.observation_space.shape or ()) == 3
-            self.cuda = flags.device == "cuda" or (flags.device == "auto" and gpu and images)
-            if "memory" in hp and not flags.load:
-                envs.check_memory(prepared, hp["memory"])
-            self._check_files(one)
-
-    def _check_files(self, env: gym.Env) -> None:
-        """Check --out, --record, --picture and --render before training, not an hour later."""
-        flags, modes = self.flags, env.metadata.get("render_modes", [])
-        record, picture = flags.record, flags.picture
-        if picture and not (picture.suffix == ".png" and plotting.drawable(env)):
-            worlds = "a .png of Treasure-v0, GridWorld-v0 or Maze-v0"
-            raise BadInput(f"--picture {picture}: it can only be {worlds}")
-        displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-        screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
-        self.text = "ansi" in modes and (modes[0] == "ansi" or not screen)
-        if flags.render and not (self.text or screen):
-            raise BadInput("--render: there is no screen here; use --record clip.gif")
-        if record or (flags.render and not self.text):
-            try:  # a clip of one image, so that a missing package shows now
-                with contextlib.closing(self.open(render_mode="rgb_array")) as env:
-                    env.reset()
-                    image = plotting.frame(env.render(), 0.0)
-                    plotting.clip([image], 30, record.suffix if record else ".gif")
-            except Exception as error:
-                flag = f"--record {record}" if record else "--render"
-                why = f"{flags.env} cannot be drawn: {envs.first_line(error)}"
-                raise BadInput(f"{flag}: {why} (.gif, or .mp4 with imageio-ffmpeg)") from error
-        for folder in [path.parent for path in (record, picture) if path] + [self.out] * self.saves:
-            write(folder, {})
-
-    def go(self, act: Callable, value: Callable | None) -> int:
-        """Train or load, evaluate, save, show. Returns the exit status."""
-        with torch.device("cuda") if self.cuda else contextlib.nullcontext():  # of new tensors
-            return self._go(act, value)
-
-    def _go(self, act: Callable, value: Callable | None) -> int:
-        flags, seed = self.flags, self.hyperparameters["seed"]
-        learned = load(flags.load, self.untrained) if flags.load else self._train()
-        env = self.prepare(self.open())
-        greedy = Greedy(env, learned, act, value)
-        self._evaluate(greedy)
-        if flags.picture:
-            image = plotting.picture(env, greedy.look, self.title)
-            write(flags.picture.parent, {flags.picture.name: image})
-        if flags.record:
-            world, frames = self.prepare(self.open(render_mode="rgb_array")), []
-            take = lambda total: frames.append(plotting.frame(world.render(), total))
-            play(world, greedy, seed=seed, watch=take)
-            clip = plotting.clip(frames, world.metadata.get("render_fps", 30), flags.record.suffix)
-            write(flags.record.parent, {flags.record.name: clip})
-        if flags.render:
-            world = self.prepare(Shown(self.open(render_mode="ansi" if self.text else "human")))
-            for episode in range(1, 4):
-                play(world, greedy, seed=seed + episode, watch=window_closed)
-            world.close()
-        if is_table(learned):
-            print_table(learned[0], env)
-        return 130 if not flags.load and self.progress.stop.value else 0
-
-    def _train(self) -> list:
-        """What was learned. It is saved at once, before anything else can go wrong."""
-        hp, text = self.hyperparameters, self.flags.render and self.text and not self.several
-        self.progress = Progress(self.flags.env, hp, self.flags.stop_when_solved, bar=not text)
-        make = functools.partial(self.open, stop=self.progress.stop)
-        env = Shown(make(render_mode="ansi")) if text else make if self.several else make()
-        try:
-            with self.progress.training():
-                *learned, _ = self.train(env, **hp, on_episode=self.progress.on_episode)
-        except Exception:  # diverged, or the environment broke: at least the curve is worth a look
-            if self.progress.rows:
-                self._save([])
-            raise
-        print(self.progress.summary())
-        self._save(learned)
-        return learned
-
-    def untrained(self) -> list:
-        """What train() begins with."""
-        hp = self.hyperparameters | {"steps": 0}
-        hp |= {"workers": 1} if "workers" in hp else {}
-        return self.train(self.open if self.several else self.open(), **hp)[:-1]
-
-    def _evaluate(self, greedy: Greedy) -> None:
-        """Print the mean and spread of the greedy policy's returns."""
-        seed = self.hyperparameters["seed"] + 1_000_000  # not the episodes it was trained on
-        played = play(greedy.env, greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
-        ended, line = [total for total, _, done in played if done], "greedy policy"
-        if ended:
-            line += f", {len(ended)} episodes: mean return {np.mean(ended):.2f}"
-            line += f", standard deviation {np.std(ended):.2f}"
-        if len(ended) < len(played):
-            line += "; an episode did not end: return {:.2f} after {} steps".format(*played[-1])
-        print(line)
-
-    def _save(self, learned: list) -> None:
-        """Write the run's files; of nothing learned only those about the training."""
-        if not self.saves:
-            return
-        progress, flags = self.progress, self.flags
-        rows = [(e, step, f"{t:.3f}", r, n) for e, step, t, r, n in progress.rows]
-        settings = dict(script=self.script, env=flags.env, env_kwargs=flags.env_kwargs)
-        settings["hyperparameters"] = self.hyperparameters
-        settings["solved"] = progress.solved and dict(zip(COLUMNS, progress.solved, strict=True))
-        files = packed(settings, [COLUMNS, *rows], learned)
-        if rows:
-            curve = progress.rows, self.title, progress.goal, progress.window, progress.solved
-            files["returns.png"] = plotting.learning_curve(*curve)
-        write(self.out, files)
-
-
-def print_table(Q: np.ndarray, env: gym.Env, most: int = 16) -> None:
-    """Print the first `most` rows of a Q-table, shape (states, actions)."""
-    names = getattr(env.unwrapped, "action_names", [f"action {a}" for a in range(Q.shape[1])])
-    print("\nQ-table  " + "".join(f"{name:>11}" for name in names))
-    for state, values in enumerate(Q[:most]):
-        print(f"state {state:<3}" + "".join(f"{value:11.4f}" for value in values))
-    if len(Q) > most:
-        print(f"... and {len(Q) - most} more states")
-
-
 # --------------------------------------------------------------------------------------- the files
 
 
-def is_table(learned: list) -> bool:
-    """Whether a Q-table was learned, and not networks."""
-    return isinstance(learned[0], np.ndarray)
+def weights_name(learned: list) -> str:
+    """The file of what was learned: a table, or networks."""
+    return "q_table.npy" if isinstance(learned[0], np.ndarray) else "weights.pt"
 
 
-def packed(settings: dict, table: list[tuple], learned: list) -> dict[str, bytes]:
-    """run.json, returns.csv and what was learned (if anything was): name -> content of the file."""
-    settings |= {"versions": {m.__name__: str(m.__version__) for m in (gym, np, torch)}}
-    files = {"run.json": (json.dumps(settings, indent=2) + "\n").encode()}
-    files["returns.csv"] = "".join(",".join(map(str, row)) + "\n" for row in table).encode()
+def packed(settings: dict, rows: list[tuple], learned: list) -> dict[str, bytes]:
+    """A run's files, name -> content: returns.csv, and run.json with what was learned, if it was.
+
+    Args:
+        settings: for run.json.
+        rows: of returns.csv, the names first.
+        learned: a table or networks, or nothing.
+    """
+    files = {"returns.csv": "".join(",".join(map(str, row)) + "\n" for row in rows).encode()}
+    if not learned:
+        return files
     content = io.BytesIO()
-    if learned and is_table(learned):
+    if isinstance(learned[0], np.ndarray):
         np.save(content, learned[0], allow_pickle=False)
-    elif learned:
+    else:
         weights = torch.nn.ModuleList(learned).state_dict()
         torch.save({name: weight.cpu() for name, weight in weights.items()}, content)
-    return files | ({WEIGHTS[is_table(learned)]: content.getvalue()} if learned else {})
+    versions = {module.__name__: str(module.__version__) for module in (gym, np, torch)}
+    run = json.dumps(settings | dict(versions=versions), indent=2, default=str) + "\n"
+    return files | {weights_name(learned): content.getvalue(), "run.json": run.encode()}
+
+
+def load_weights(folder: Path, learned: list) -> list:
+    """Fill a table or networks of the right shapes from a saved run's file.
+
+    Raises:
+        BadInput: the file is missing, damaged, or of other shapes.
+    """
+    path = folder / weights_name(learned)
+    try:
+        if path.suffix == ".pt":
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+            torch.nn.ModuleList(learned).load_state_dict(weights)
+            return learned
+        table = np.load(path, allow_pickle=False)
+        if (table.shape, table.dtype) != (learned[0].shape, float):
+            raise ValueError(f"a table {table.shape} instead of {learned[0].shape}")
+        return [table]
+    except Exception as error:
+        why = textwrap.shorten(str(error) or type(error).__name__, 150, placeholder=" ...")
+        raise BadInput(f"--load {path}: {why}; train again") from None
+
+
+def loaded(folder: Path, script: str, hp: dict, given: set[str]) -> tuple[str, dict, dict]:
+    """Environment, its options and hyperparameters of a saved run.
+
+    Raises:
+        BadInput: run.json is missing or damaged, of another script, or the command line says
+            something else.
+    """
+    try:
+        run = json.loads((folder / "run.json").read_text())
+        saved = {name: run["hyperparameters"].get(name, x) for name, x in hp.items()}
+        settings = run["script"], run["env"], run["env_kwargs"]
+        fit = [type(x) in (type(hp[name]), int) for name, x in saved.items()]
+        if [type(x) for x in settings] != [str, str, dict] or not all(fit):
+            raise TypeError
+    except Exception as error:  # whatever stands there instead
+        why = f"run.json is missing or damaged ({type(error).__name__})"
+        raise BadInput(f"--load {folder}: {why}; give a folder that --out wrote") from None
+    if run["script"] != script:
+        raise BadInput(f"--load {folder}: saved by {run['script']}.py; use that script")
+    if other := given - {"--load", "--seed", "--render", "--record", "--picture"}:
+        raise BadInput(f"--load {folder}: it has its own settings; leave out {' '.join(other)}")
+    return run["env"], run["env_kwargs"], saved | {"seed": hp["seed"]}
+
+
+def check_writable(*paths: Path) -> None:
+    """Make the folders of these files, and a temporary file in each.
+
+    Raises:
+        BadInput: that does not work, or a folder has one of the names.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise BadInput(f"{path} is a folder; choose another name")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            why = f"cannot write to {path.parent}: {error.strerror}"
+            raise BadInput(f"{why}; choose another folder, or --no-save") from None
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all files or none, and say so. No files: only find out whether it can write.
-
-    The files go to a temporary folder first, so that a full disk loses nothing that was there.
+    """Write files; if that fails (a full disk), into a temporary folder.
 
     Raises:
-        BadInput: the folder cannot be written, or the disk is full.
+        OSError: it failed; the message says where the files are instead, if they are anywhere.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as part:
-            for name, content in files.items():
-                Path(part, name).write_bytes(content)
-            for name in files:
-                os.replace(Path(part, name), folder / name)
+        put(folder, files)
     except OSError as error:
-        failure = BadInput(f"cannot write to {folder}: {error.strerror}; choose another folder")
-        failure.status = 1 if files else 2  # before training it is bad input
-        raise failure from None
-    if files:
-        print("saved", *(folder / name for name in files), sep="  ")
+        spare = Path(tempfile.mkdtemp(prefix="deep-rl-"))
+        put(spare, files)
+        why = f"cannot write to {folder}: {error.strerror}"
+        raise OSError(f"{why}; saved in {spare} instead") from None
 
 
-def saved_run(folder: Path, script: str) -> dict:
-    """What run.json in a saved run's folder says.
-
-    Raises:
-        BadInput: it is missing or damaged, or of another script.
-    """
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files: first all of them beside the old ones, so that a full disk spares those."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {folder / f"{name}.part": content for name, content in files.items()}
     try:
-        run = dict(env="", env_kwargs=(), hyperparameters={})
-        run |= json.loads((folder / "run.json").read_text())
-        by = run["script"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"run.json is missing or damaged ({type(error).__name__})"
-        raise BadInput(f"--load {folder}: {why}; give a folder that --out wrote") from None
-    if by != script:
-        raise BadInput(f"--load {folder}: {by}.py saved it; {by}.py --load {folder}")
-    return run
-
-
-def load(folder: Path, untrained: Callable[[], list]) -> list:
-    """What was learned, from the files of a saved run. Nothing in them is executed.
-
-    Args:
-        folder: of the run.
-        untrained: makes a table or networks of the same shapes.
-
-    Raises:
-        BadInput: the file is missing, damaged, or of another shape.
-    """
-    path = folder
-    try:
-        learned = untrained()
-        path = folder / WEIGHTS[is_table(learned)]
-        if is_table(learned):
-            learned[0][:] = np.load(path, allow_pickle=False).reshape(learned[0].shape)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-            torch.nn.ModuleList(learned).load_state_dict(weights)
-        return learned
-    except Exception as error:
-        raise BadInput(f"--load {path}: {envs.first_line(error)}; train again") from None
+        for part, content in parts.items():
+            part.write_bytes(content)
+        for part in parts:
+            part.replace(part.with_suffix(""))
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)

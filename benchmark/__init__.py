@@ -1,0 +1,1 @@
+"""Measures the scripts; see README.md. Nothing here is needed to use them."""

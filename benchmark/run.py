@@ -1,0 +1,169 @@
+"""Make the runs of plan.toml that are not in docs/results/*.csv yet, each in its own process.
+
+    python -m benchmark.run --dry-run                what is missing
+    python -m benchmark.run --only learn --script ppo dqn --seeds 0 1 2
+    python -m benchmark.run                          all of it: many hours
+
+A line is written as soon as its run ends, so a run of this program that was stopped goes on where
+it was. To measure again after a change, delete the lines first. On a cluster: see README.md.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import joblib
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+KEY, WHERE = ("section", "script", "env", "flags", "seed"), ("commit", "processor")
+NUMBER = r"(-?[\d.]+|-?inf|nan)"
+SECONDS = {"seconds": rf"^trained for .*?{NUMBER} s\b"}
+RETURN = {"return": rf"^greedy policy.*? return {NUMBER}"}  # of one episode, where none ended
+# Section of the plan -> column of its CSV -> where a program says it.
+SAID = {
+    "learn": {
+        "solved": r"^solved .* step (\d+)",
+        "last": rf"^mean return of the last .*: {NUMBER}",
+        **RETURN,
+        **SECONDS,
+    },
+    "zoo": RETURN | SECONDS,
+    "rlhf": {
+        "ranked": rf"^reward model: {NUMBER}",
+        "win_rate": rf"win rate {NUMBER}",
+        "true_reward": rf"^policy .*true reward {NUMBER}",
+        "sft": rf"^policy .*true reward \S+ \({NUMBER}\)",
+        "peak": rf"beta 0: at its best true reward {NUMBER}",
+        "end": rf"beta 0: .*\n +at the end true reward {NUMBER}",
+        "score_peak": rf"beta 0: at its best .*score {NUMBER}",
+        "score_end": rf"beta 0: .*\n +at the end .*score {NUMBER}",
+        **SECONDS,
+    },
+}
+# A script as from the command line, but the greedy policy plays 100 episodes.
+SCRIPT = """
+import importlib, sys
+from common import runs
+runs.EPISODES, runs.STEPS = 100, 100_000
+sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
+"""
+
+
+def planned(path: Path) -> list[tuple[str, ...]]:
+    """All runs of a plan: section, script, environment, flags, seed."""
+    runs = []
+    for section, rows in tomllib.loads(path.read_text()).items():
+        for row in rows:
+            wanted = [(row["script"], row["flags"], row.get("seeds", 10))]
+            if "better" in row:
+                wanted.append((row["script"], f"{row['flags']} {row['better']}", row.get("seeds", 10)))
+            if "peer" in row:
+                wanted.append((row["peer"], re.search(r"--steps \d+", row["flags"])[0], 3))
+            if "reference" in row:
+                wanted.append(("random", "", 1))
+            for script, flags, seeds in wanted:
+                runs += [(section, script, row["env"], flags, str(seed)) for seed in range(seeds)]
+    return list(dict.fromkeys(runs))  # one peer may stand beside two scripts
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV; none where it does not exist."""
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def command(script: str, env: str, flags: str, seed: str) -> list[str]:
+    """A run's command, as typed in the repository's folder."""
+    own = (ROOT / f"{script}.py").exists()
+    program = [f"{script}.py"] if own else ["-m", "benchmark.peers", script]
+    return [*program, *(["--env", env] if env else []), *flags.split(), "--seed", seed]
+
+
+def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
+    """Make one run. Returns it, its line in the CSV, and why it failed if there is no line."""
+    arguments = command(*run[1:])
+    if arguments[0] != "-m":
+        arguments = ["-c", SCRIPT, run[1], *arguments[1:], "--no-save"]
+    # One thread: the networks are small, and each core has a run of its own.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    how = dict(cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments], check=False, **how)
+    if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: training diverged
+        return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+    line = dict(zip(KEY, run, strict=True))
+    for name, pattern in SAID[run[0]].items():
+        found = re.search(pattern, done.stdout, re.M)
+        line[name] = found[1] if found else ""
+    if done.returncode == 1:
+        line["return"] = "-inf"
+    return run, line | {"commit": commit(), "processor": processor()}, ""
+
+
+def commit() -> str:
+    """The commit that is checked out, and whether files differ from it."""
+    git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    changed = git("status", "--porcelain", "-uno", "--", "*.py").stdout
+    return git("rev-parse", "--short=10", "HEAD").stdout.strip() + " with changes" * bool(changed)
+
+
+def processor() -> str:
+    """The processor's name: another one rounds differently, so a seed may end elsewhere there."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def write(path: Path, line: dict[str, str], columns: list[str]) -> None:
+    """Append a line to a CSV, below a header if it is the first one."""
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(line)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 1 if a run failed."""
+    style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m benchmark.run", description=__doc__, **style)
+    parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
+    parser.add_argument("--only", nargs="+", choices=SAID, help="sections of the plan")
+    parser.add_argument("--script", nargs="+", help="only these")
+    parser.add_argument("--env", nargs="+", help="only these")
+    parser.add_argument("--seeds", nargs="+", help="only these")
+    parser.add_argument("--jobs", type=int, default=-1, help="runs at a time [as many as cores]")
+    parser.add_argument("--plan", type=Path, default=ROOT / "benchmark" / "plan.toml")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSVs")
+    args = parser.parse_args(argv)
+    chosen = (args.only, args.script, args.env, None, args.seeds)
+    wants = lambda run: all(c is None or part in c for part, c in zip(run, chosen, strict=True))
+    runs = [run for run in planned(args.plan) if wants(run)]
+    paths = {section: args.results / f"{section}.csv" for section in SAID}
+    key = lambda line, *names: tuple(line[name] for name in names)
+    done = {(s, *key(line, *KEY[1:])) for s, path in paths.items() for line in read(path)}
+    older = {("learn", *key(line, *KEY[1:4])) for line in read(args.results / "summaries.csv")}
+    missing = [run for run in runs if run not in done and run[:4] not in older]
+    print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do")
+    if args.dry_run:
+        for run in missing:
+            print("python", *command(*run[1:]))
+        return 0
+    failed = 0
+    parallel = joblib.Parallel(args.jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
+    for run, line, why in parallel(joblib.delayed(measure)(*run) for run in missing):
+        print("failed:" if why else "done:", "python", *command(*run[1:]), why, flush=True)
+        failed += bool(why)
+        if line:
+            write(paths[run[0]], line, [*KEY[1:], *SAID[run[0]], *WHERE])
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
