@@ -29,7 +29,7 @@ def random_player(env_id: str, seed: int) -> tuple[list[float], str]:
     env.action_space.seed(seed)
     policy = lambda state: env.action_space.sample()
     played = runs.play(env, policy, seed=seed, episodes=EPISODES, most_steps=STEPS)
-    return [total for total, *_ in played], "trained for 0 episodes, 0 steps, 0.0 s"
+    return [total for total, *_ in played], "trained for 0 steps, 0.0 s"
 
 
 def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float], str]:
@@ -46,22 +46,18 @@ def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float]
             train.train()
             seconds = time.perf_counter() - start
         saved = Path(folder, algorithm, f"{env_id}_1")
-        episodes = sum(len(p.read_text().splitlines()) - 2 for p in saved.glob("*.monitor.csv"))
         hp, stats = utils.get_saved_hyperparams(str(saved / env_id), test_mode=True)
         how = dict(stats_path=stats, seed=seed + 1_000_000, should_render=False, hyperparams=hp)
         env = utils.create_test_env(env_id, **how)
         model = ALGOS[algorithm].load(saved / f"{env_id}.zip", device="cpu")
         returns, _ = evaluate_policy(model, env, EPISODES, return_episode_rewards=True)
-    return returns, f"trained for {episodes} episodes, {model.num_timesteps} steps, {seconds:.1f} s"
+    return returns, f"trained for {model.num_timesteps} steps, {seconds:.1f} s"
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmark.peers", description=__doc__.split("\n")[0]
-    )
-    players = ["random", "sb3_a2c", "sb3_ddpg", "sb3_dqn", "sb3_ppo"]
-    parser.add_argument("player", choices=players)
+    parser = argparse.ArgumentParser("python -m benchmark.peers", description=__doc__)
+    parser.add_argument("player", choices="random sb3_a2c sb3_ddpg sb3_dqn sb3_ppo".split())
     parser.add_argument("--env", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=-1, help="[the zoo's]")

@@ -23,30 +23,8 @@ import joblib
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 KEY, WHERE = ("section", "script", "env", "flags", "seed"), ("commit", "processor")
-NUMBER = r"(-?[\d.]+|-?inf|nan)"
-SECONDS = {"seconds": rf"^trained for .*?{NUMBER} s\b"}
-RETURN = {"return": rf"^greedy policy.*? return {NUMBER}"}  # of one episode, where none ended
-# Section of the plan -> column of its CSV -> where a program says it.
-SAID = {
-    "learn": {
-        "solved": r"^solved .* step (\d+)",
-        "last": rf"^mean return of the last .*: {NUMBER}",
-        **RETURN,
-        **SECONDS,
-    },
-    "zoo": RETURN | SECONDS,
-    "rlhf": {
-        "ranked": rf"^reward model: {NUMBER}",
-        "win_rate": rf"win rate {NUMBER}",
-        "true_reward": rf"^policy .*true reward {NUMBER}",
-        "sft": rf"^policy .*true reward \S+ \({NUMBER}\)",
-        "peak": rf"beta 0: at its best true reward {NUMBER}",
-        "end": rf"beta 0: .*\n +at the end true reward {NUMBER}",
-        "score_peak": rf"beta 0: at its best .*score {NUMBER}",
-        "score_end": rf"beta 0: .*\n +at the end .*score {NUMBER}",
-        **SECONDS,
-    },
-}
+PLAN = tomllib.loads((ROOT / "benchmark" / "plan.toml").read_text())
+SAID = PLAN["columns"]  # section -> column of its CSV -> where a program says it
 # A script as from the command line, but the greedy policy plays 100 episodes.
 SCRIPT = """
 import importlib, sys
@@ -56,19 +34,25 @@ sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
 """
 
 
-def planned(path: Path) -> list[tuple[str, ...]]:
-    """All runs of a plan: section, script, environment, flags, seed."""
+def beside(row: dict) -> dict[str, tuple[str, str, int]]:
+    """What a row of the plan asks for: name -> script, flags, how many seeds."""
+    seeds, runs = row.get("seeds", 10), {}
+    runs["ours"] = row["script"], row["flags"], seeds
+    if "better" in row:
+        runs["tried"] = row["script"], f"{row['flags']} {row['better']}", seeds
+    if "peer" in row:
+        runs["sb3"] = row["peer"], re.search(r"--steps \d+", row["flags"])[0], 3
+    if "reference" in row:
+        runs["random"] = "random", "", 1
+    return runs
+
+
+def planned() -> list[tuple[str, ...]]:
+    """All runs of the plan: section, script, environment, flags, seed."""
     runs = []
-    for section, rows in tomllib.loads(path.read_text()).items():
-        for row in rows:
-            wanted = [(row["script"], row["flags"], row.get("seeds", 10))]
-            if "better" in row:
-                wanted.append((row["script"], f"{row['flags']} {row['better']}", row.get("seeds", 10)))
-            if "peer" in row:
-                wanted.append((row["peer"], re.search(r"--steps \d+", row["flags"])[0], 3))
-            if "reference" in row:
-                wanted.append(("random", "", 1))
-            for script, flags, seeds in wanted:
+    for section in SAID:
+        for row in PLAN[section]:
+            for script, flags, seeds in beside(row).values():
                 runs += [(section, script, row["env"], flags, str(seed)) for seed in range(seeds)]
     return list(dict.fromkeys(runs))  # one peer may stand beside two scripts
 
@@ -121,10 +105,9 @@ def processor() -> str:
 
 def write(path: Path, line: dict[str, str], columns: list[str]) -> None:
     """Append a line to a CSV, below a header if it is the first one."""
-    new = not path.exists()
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        if new:
+        if not file.tell():
             writer.writeheader()
         writer.writerow(line)
 
@@ -135,25 +118,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmark.run", description=__doc__, **style)
     parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
     parser.add_argument("--only", nargs="+", choices=SAID, help="sections of the plan")
-    parser.add_argument("--script", nargs="+", help="only these")
-    parser.add_argument("--env", nargs="+", help="only these")
-    parser.add_argument("--seeds", nargs="+", help="only these")
+    for name in ("script", "env", "seeds"):
+        parser.add_argument(f"--{name}", nargs="+", help="only these")
     parser.add_argument("--jobs", type=int, default=-1, help="runs at a time [as many as cores]")
-    parser.add_argument("--plan", type=Path, default=ROOT / "benchmark" / "plan.toml")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSVs")
     args = parser.parse_args(argv)
     chosen = (args.only, args.script, args.env, None, args.seeds)
     wants = lambda run: all(c is None or part in c for part, c in zip(run, chosen, strict=True))
-    runs = [run for run in planned(args.plan) if wants(run)]
-    paths = {section: args.results / f"{section}.csv" for section in SAID}
+    runs = [run for run in planned() if wants(run)]
+    paths = {section: RESULTS / f"{section}.csv" for section in SAID}
     key = lambda line, *names: tuple(line[name] for name in names)
     done = {(s, *key(line, *KEY[1:])) for s, path in paths.items() for line in read(path)}
-    older = {("learn", *key(line, *KEY[1:4])) for line in read(args.results / "summaries.csv")}
+    older = {("learn", *key(line, *KEY[1:4])) for line in read(RESULTS / "summaries.csv")}
     missing = [run for run in runs if run not in done and run[:4] not in older]
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do")
     if args.dry_run:
-        for run in missing:
-            print("python", *command(*run[1:]))
+        print(*(f"python {' '.join(command(*run[1:]))}" for run in missing), sep="\n")
         return 0
     failed = 0
     parallel = joblib.Parallel(args.jobs, return_as="generator_unordered", pre_dispatch="n_jobs")

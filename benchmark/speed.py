@@ -12,6 +12,7 @@ CleanRL needs tensorboard.
 import argparse
 import contextlib
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -28,30 +29,6 @@ from benchmark import run
 
 START, SECONDS = 12_000, 8.0
 COLUMNS = ["program", "env", "steps_per_second", "rounds", "commit", "processor"]
-SB3, OURS = "benchmark.peers sb3_{} --env {}", "{}.py --steps 1000000 --no-stop-when-solved"
-CART, PENDULUM = "CartPole-v1", "Pendulum-v1"
-# Name, environment, what is run; {cleanrl} and {minimalrl} are the folders of the clones.
-PROGRAMS = [
-    ("floor", CART, "benchmark.speed --floor CartPole-v1"),
-    ("dqn.py", CART, OURS.format("dqn")),
-    ("SB3 DQN", CART, SB3.format("dqn", CART)),
-    ("CleanRL dqn.py", CART, "{cleanrl}/cleanrl/dqn.py"),
-    ("minimalRL dqn.py", CART, "{minimalrl}/dqn.py"),
-    ("reinforce.py", CART, OURS.format("reinforce")),
-    ("minimalRL REINFORCE.py", CART, "{minimalrl}/REINFORCE.py"),
-    ("actor_critic.py (16 environments)", CART, OURS.format("actor_critic")),
-    ("minimalRL actor_critic.py", CART, "{minimalrl}/actor_critic.py"),
-    ("a3c.py --workers 1", CART, OURS.format("a3c") + " --workers 1"),
-    ("SB3 A2C (8 environments)", CART, SB3.format("a2c", CART)),
-    ("ppo.py (8 environments)", CART, OURS.format("ppo")),
-    ("SB3 PPO (8 environments)", CART, SB3.format("ppo", CART)),
-    ("CleanRL ppo.py (4 environments)", CART, "{cleanrl}/cleanrl/ppo.py"),
-    ("minimalRL ppo.py", CART, "{minimalrl}/ppo.py"),
-    ("floor", PENDULUM, "benchmark.speed --floor Pendulum-v1"),
-    ("ddpg.py", PENDULUM, OURS.format("ddpg")),
-    ("SB3 DDPG", PENDULUM, SB3.format("ddpg", PENDULUM)),
-    ("minimalRL ddpg.py (10 updates an episode)", PENDULUM, "{minimalrl}/ddpg.py"),
-]
 
 
 def floor(env_id: str) -> None:
@@ -61,9 +38,9 @@ def floor(env_id: str) -> None:
 
     torch.set_num_threads(1)
     env = gym.make(env_id)
-    space = env.action_space
-    sizes = env.observation_space.shape[0], gym.spaces.flatdim(space)
-    network = nn.Sequential(nn.Linear(sizes[0], 64), nn.Tanh(), nn.Linear(64, sizes[1]))
+    space, inputs = env.action_space, env.observation_space.shape[0]
+    layers = nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, gym.spaces.flatdim(space))
+    network = nn.Sequential(*layers)
     state, _ = env.reset(seed=0)
     while True:
         with torch.inference_mode():
@@ -76,11 +53,11 @@ def floor(env_id: str) -> None:
 
 @contextlib.contextmanager
 def counting(report, start: int = START, seconds: float = SECONDS):
-    """Count the steps of all environments that have a time limit; after it all is as before.
+    """Count the steps of all environments that gym.make() opens; after it all is as before.
 
     report(steps a second) is called once, after `start` steps and then `seconds`.
     """
-    step, count, began = gym.wrappers.TimeLimit.step, 0, np.inf
+    step, count, began = gym.wrappers.OrderEnforcing.step, 0, np.inf
 
     def counted(env, action):
         nonlocal count, began
@@ -92,13 +69,14 @@ def counting(report, start: int = START, seconds: float = SECONDS):
             began = np.inf
         return step(env, action)
 
-    with mock.patch.object(gym.wrappers.TimeLimit, "step", counted):
+    with mock.patch.object(gym.wrappers.OrderEnforcing, "step", counted):
         yield
 
 
 def measure(program: str, *flags: str) -> None:
     """Run a program in this process, and print its speed."""
     old_gym = types.ModuleType("gym")  # minimalRL imports it, and gives make() an old option
+    vars(old_gym).update(vars(gym))
     old_gym.make = lambda env_id, autoreset=None, **options: gym.make(env_id, **options)
     sys.modules["gym"], sys.argv = old_gym, [program, *flags]
     say = lambda speed: print(f"\nspeed: {speed}", file=sys.__stdout__, flush=True)
@@ -140,19 +118,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     clones = {k: str(p.resolve()) for k in ("cleanrl", "minimalrl") if (p := getattr(args, k))}
     path = os.pathsep.join([str(run.ROOT), *clones.values()])
+    wanted = [row for row in run.PLAN["speed"] if row["program"] in (args.only or row.values())]
+    wanted = [row for row in wanted if set(re.findall(r"{(\w+)}", row["run"])) <= clones.keys()]
     speeds = {}
-    for _ in range(args.rounds):
-        for name, env, command in PROGRAMS:
-            with contextlib.suppress(KeyError):  # a clone that is not given
-                command = command.format(**clones)
-                if name in (args.only or [name]):
-                    speeds.setdefault((name, env), []).append(speed(command, path))
-                    print(f"{speeds[name, env][-1]:8,.0f}  {name}, {env}", flush=True)
+    for row in wanted * args.rounds:
+        found = speed(row["run"].format(**clones), path)
+        speeds.setdefault((row["program"], row["env"]), []).append(found)
+        print(f"{found:8,.0f}  {row['program']}, {row['env']}", flush=True)
     file = run.RESULTS / "speed.csv"
     lines = {(line["program"], line["env"]): line for line in run.read(file)}
     for key, found in speeds.items():
         values = *key, f"{np.median(found):.0f}", len(found), run.commit(), run.processor()
-        lines[key] = dict(zip(COLUMNS, values, strict=True))
+        if not np.isnan(found).any():  # else the line of before stays
+            lines[key] = dict(zip(COLUMNS, values, strict=True))
     file.unlink(missing_ok=True)
     for line in lines.values():
         run.write(file, line, COLUMNS)

@@ -8,26 +8,29 @@ few runs.
 """
 
 import functools
+import io
 import math
 import sys
-import tomllib
 from types import SimpleNamespace
 
 import jinja2
 import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
+from PIL import Image
 
 from benchmark import run
 from common import plotting
 
-PLAN = tomllib.loads((run.ROOT / "benchmark" / "plan.toml").read_text())
-BLUE, ORANGE, GREEN, *_ = plotting.COLOURS
 CSV = {path.stem: run.read(path) for path in run.RESULTS.glob("*.csv")}
 OLD = ("solved", "median", "mean", "low", "high", "least", "most", "seconds")
+BLUE, ORANGE, GREEN, *_ = plotting.COLOURS
+MEDIAN = dict(marker="|", color=BLUE, ms=14, mew=3)
+SEED = dict(marker="o", color=BLUE, alpha=0.4, mew=0)
+SB3, TRIED = [dict(marker=m, color=c, mfc="none") for m, c in (("D", ORANGE), ("^", GREEN))]
 
 
-def number(x: float) -> str:
+def number(x: float | None) -> str:
     """1,234 or 12.3 or 0.71; nothing where there is no number."""
     if x is None or not math.isfinite(x):
         return ""
@@ -38,8 +41,10 @@ def number(x: float) -> str:
 def middle(values: list[float]) -> tuple[float, float, float]:
     """The mean without the lowest and the highest quarter, and its 95 % interval."""
     mean = functools.partial(scipy.stats.trim_mean, proportiontocut=0.25)
-    if len(set(values)) == 1 or not np.isfinite(values).all():
-        return (values[0],) * 3 if len(set(values)) == 1 else (math.nan,) * 3
+    if not np.isfinite(values).all():
+        return math.nan, math.nan, math.nan
+    if len(set(values)) == 1:
+        return values[0], values[0], values[0]
     how = dict(method="percentile", n_resamples=2_000, rng=0)
     interval = scipy.stats.bootstrap((values,), mean, **how).confidence_interval
     return float(mean(values)), float(interval.low), float(interval.high)
@@ -53,47 +58,32 @@ def measured(section: str, script: str, env: str, flags: str) -> SimpleNamespace
     same = lambda line: (line["script"], line["env"], line["flags"]) == (script, env, flags)
     lines = sorted(filter(same, CSV[section]), key=lambda line: int(line["seed"]))
     column, none = {"learn": ("solved", "inf"), "zoo": ("return", "-inf")}[section]
-    values = [float(line[column] or none) for line in lines]
-    if values:
+    if lines:
+        values = [float(line[column] or none) for line in lines]
         found = SimpleNamespace(values=values, n=len(values), solved=sum(np.isfinite(values)))
         found.median, found.least, found.most = np.median(values), min(values), max(values)
         found.mean, found.low, found.high = middle(values)
         found.seconds = np.median([float(line["seconds"] or "nan") for line in lines])
         return found
-    for line in filter(same, CSV["summaries"] if section == "learn" else ()):
-        known = {name: float(line[name] or "nan") for name in OLD}  # not known seed by seed
-        found = SimpleNamespace(values=[], n=int(line["seeds"]), **known)
-        if 2 * found.solved < found.n:
-            found.median = math.inf
+    for line in filter(same, CSV["summaries"]):  # older runs, not known seed by seed
+        found = SimpleNamespace(values=[], n=int(line["seeds"]))
+        vars(found).update({name: float(line[name] or "nan") for name in OLD})
+        found.median = math.inf if math.isnan(found.median) else found.median  # too few solved it
+        found.most = math.inf if found.solved < found.n else found.most
         return found
     return None
 
 
 def rows(section: str) -> list[SimpleNamespace]:
     """The plan's rows, each with what is measured of it."""
-    found = []
-    for plan in PLAN[section]:
-        row = SimpleNamespace(**dict(off="", better="", peer="", reference=None, cleanrl=None) | plan)
-        get = lambda script, flags, env=row.env: measured(section, script, env, flags)
-        row.ours, row.sb3 = get(row.script, row.flags), get(row.peer, row.flags.split(" --no-")[0])
-        row.tried, row.random = get(row.script, f"{row.flags} {row.better}"), get("random", "")
-        row.literal = "--literal" in row.flags
-        found.append(row)
-    return found
-
-
-
-
-def chart(labels: list[str], right: list[str], **settings):
-    """A figure with a row for each label, and a text to the right of it."""
-    fig = Figure(figsize=(8.5, 0.9 + 0.24 * len(labels)), layout="constrained")
-    axes = fig.subplots()
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(ylim=(len(labels) - 0.4, -0.6), **settings)
-    axes.grid(axis="y", lw=0.3)
-    for y, text in enumerate(right):
-        axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center")
-    return fig, axes
+    plan = run.PLAN[section]
+    empty = dict.fromkeys(("off", "saves", "better", "cleanrl", "reference", "sb3", "tried"))
+    order, found = list(dict.fromkeys(row["script"] for row in plan)), []
+    for row in plan:
+        beside = run.beside(row).items()
+        row = row | {k: measured(section, s, row["env"], flags) for k, (s, flags, _) in beside}
+        found.append(SimpleNamespace(**empty | row, literal="--literal" in row["flags"]))
+    return sorted(found, key=lambda row: order.index(row.script))
 
 
 def solved(found: SimpleNamespace) -> str:
@@ -101,70 +91,99 @@ def solved(found: SimpleNamespace) -> str:
     return f"{found.solved:.0f} of {found.n}"
 
 
-def steps_figure(learn: list) -> bytes:
+def chart(shown: list, label: str, right: list[str], legend: dict[str, dict], **settings):
+    """A figure with a line for each row, and a text to the right of it; returns its axes."""
+    axes = Figure(figsize=(8.5, 1.1 + 0.24 * len(shown)), layout="constrained").subplots()
+    axes.set_yticks(range(len(shown)), [label.format(**vars(row)) for row in shown])
+    axes.set(ylim=(len(shown) - 0.4, -0.6), **settings)
+    axes.grid(axis="y", lw=0.3)
+    for y, text in enumerate(right):
+        axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center")
+    for name, style in legend.items():
+        axes.plot([], [], ls="", label=name, **style)
+    axes.figure.legend(loc="outside upper center", ncols=len(legend), frameon=False)
+    return axes
+
+
+def steps_figure(learn: list) -> Figure:
     """Figure 1: steps until solved, by default and to the letter."""
     shown = [row for row in learn if row.ours and (row.literal or not row.off)]
-    scripts = list(dict.fromkeys(row.script for row in shown))
-    shown.sort(key=lambda row: (scripts.index(row.script), row.literal))
-    labels = [f"{r.script}.py{' --literal' * r.literal}   {r.env}" for r in shown]
-    label, never = "environment steps until it is solved", 2e6
-    right = [solved(row.ours) for row in shown]
-    fig, axes = chart(labels, right, xscale="log", xlim=(4e3, 2.2e6), xlabel=label)
+    tasks = [(row.script, row.env) for row in shown]
+    shown.sort(key=lambda row: tasks.index((row.script, row.env)))  # --literal below the default
+    styles = {"default": dict(color=BLUE, marker="o"), "--literal": dict(color=ORANGE, marker="s")}
+    never, texts = 2e6, [solved(row.ours) for row in shown]
+    x = dict(xscale="log", xlim=(4e3, 2.2e6), xlabel="environment steps until it is solved")
+    axes = chart(shown, "{script}.py   {env}", texts, styles, **x)
     for y, row in enumerate(shown):
-        found, style = row.ours, dict(color=ORANGE if row.literal else BLUE)
-        most = found.most if found.solved == found.n else never
-        axes.plot([found.least, most], [y, y], lw=1, **style)
-        axes.plot([found.low, found.high], [y, y], lw=7, alpha=0.35, **style)
-        axes.plot(found.values, [y] * len(found.values), ".", ms=4, **style)
+        found, style = row.ours, styles["--literal" if row.literal else "default"]
+        line = dict(color=style["color"], solid_capstyle="butt")
+        axes.plot([found.least, min(found.most, never)], [y, y], lw=1, **line)
+        axes.plot([found.low, found.high], [y, y], lw=7, alpha=0.35, **line)
         centre = found.median if math.isnan(found.mean) else found.mean
-        axes.plot(min(centre, never), y, "s" if row.literal else "o", ms=7, **style)
+        axes.plot(min(centre, never), y, ms=7, **style)
     axes.set_xticks([1e4, 1e5, 1e6, never], ["10,000", "100,000", "1,000,000   ", "   never"])
-    return plotting.png(fig)
+    return axes.figure
 
 
-def departures_figure(learn: list) -> bytes:
-    """Figure 2: what a departure buys, in steps and in seconds."""
+def departures_figure(learn: list) -> Figure:
+    """Figure 2: what a departure buys, in steps or in seconds."""
     shown = [row for row in learn if row.ours and row.off]
-    whole = {(r.script, r.env): r.ours for r in learn if r.ours and not (r.off or r.literal)}
-    labels = [f"{row.script}.py without {row.off}   {row.env}" for row in shown]
-    right, label, never = [solved(row.ours) for row in shown], "without it / with it", 16
-    fig, axes = chart(labels, right, xscale="log", xlim=(0.5, 17), xlabel=label)
-    axes.axvline(1, color="0.6", lw=1)
-    axes.axvline(1.5, color="0.3", lw=1, ls="--")
+    default = {(r.script, r.env): r.ours for r in learn if r.ours and not (r.off or r.literal)}
+    styles = {"steps": dict(color=BLUE, marker="o"), "seconds": dict(color=ORANGE, marker="s")}
+    never, texts = 16, [solved(row.ours) for row in shown]
+    x = dict(xscale="log", xlim=(0.5, 17.5), xlabel="until solved: without it / with it (medians)")
+    axes = chart(shown, "{script}.py without {off}   {env}", texts, styles, **x)
+    for x, dashes in ((1, "-"), (1.5, "--")):
+        axes.axvline(x, color="0.5", lw=1, ls=dashes)
     for y, row in enumerate(shown):
-        default = whole[row.script, row.env]
-        ratio = row.ours.seconds / default.seconds
-        axes.plot(ratio, y, "s", color=ORANGE, mfc="none", ms=7)
-        ratio = min(row.ours.median / default.median, never)
-        axes.plot(ratio, y, ">" if ratio == never else "o", color=BLUE, ms=7)
-    axes.plot([], [], "o", color=BLUE, label="steps until solved (median)")
-    axes.plot([], [], "s", color=ORANGE, mfc="none", label="seconds, where they are known")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2, frameon=False)
+        without, whole = row.ours, default[row.script, row.env]
+        axes.plot(min(without.median / whole.median, never), y, ms=7, **styles["steps"])
+        if row.saves:
+            axes.plot(without.seconds / whole.seconds, y, ms=7, **styles["seconds"])
     axes.set_xticks([0.5, 1, 1.5, 2, 3, 5, 10, never], "0.5 1 1.5 2 3 5 10 never".split())
     axes.minorticks_off()
-    return plotting.png(fig)
+    return axes.figure
 
 
-def zoo_figure(zoo: list) -> bytes:
-    """Figure 3: returns, 0 a random player's and 1 the reference."""
+def zoo_figure(zoo: list) -> Figure:
+    """Figure 3: returns; 0 is a random player's and 1 the reference."""
     shown = [row for row in zoo if row.ours and row.reference is not None]
-    labels = [f"{row.script}.py   {row.env}" for row in shown]
-    right = [number(row.ours.median) + f" of {number(row.reference)}" for row in shown]
-    label = "return of the greedy policy: 0 a random player, 1 the reference"
-    fig, axes = chart(labels, right, xlim=(-0.6, 1.3), xlabel=label)
-    axes.axvline(1, color="0.3", lw=1, ls="--")
+    texts = [f"{number(row.ours.median)} of {number(row.reference)}" for row in shown]
+    styles = {"one seed": SEED, "median": MEDIAN, "with other flags": TRIED, "SB3 here": SB3}
+    x = dict(xlim=(-0.6, 1.3), xlabel="return: 0 a random player's, 1 the reference")
+    axes = chart(shown, "{script}.py   {env}", texts, styles, **x)
+    axes.axvline(1, color="0.5", lw=1, ls="--")
     for y, row in enumerate(shown):
-        chance = row.random.median
-        scaled = lambda x, r=row.reference, c=chance: np.clip((np.array(x) - c) / (r - c), -0.58, 1.28)
-        axes.plot(scaled(row.ours.values), [y] * row.ours.n, "o", color=BLUE, ms=5, alpha=0.35, mew=0)
-        axes.plot(scaled(row.ours.median), y, "|", color=BLUE, ms=14, mew=3)
-        if row.sb3:
-            axes.plot(scaled(row.sb3.median), y, "D", color=ORANGE, ms=6, mfc="none")
-        if row.tried:
-            axes.plot(scaled(row.tried.median), y, "^", color=GREEN, ms=7, mfc="none")
-    axes.plot([], [], "o", color=BLUE, ms=5, alpha=0.35, mew=0, label="a seed")
-    axes.plot([], [], "|", color=BLUE, ms=14, mew=3, label="median")
-    axes.plot([], [], "^", color=GREEN, ms=7, mfc="none", label="with the flags of table 2")
-    axes.plot([], [], "D", color=ORANGE, ms=6, mfc="none", label="SB3 here")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=4, frameon=False)
-    return plotting.png(fig)
+        chance, marks = row.random.median, [(row.ours.values, SEED)]
+        others = (row.ours, MEDIAN), (row.sb3, SB3), (row.tried, TRIED)
+        for values, style in marks + [([found.median], style) for found, style in others if found]:
+            x = np.clip((np.array(values) - chance) / (row.reference - chance), -0.58, 1.28)
+            axes.plot(x, [y] * len(x), ls="", **style)
+    return axes.figure
+
+
+def page() -> str:
+    """The text of docs/results.md."""
+    loader = jinja2.FileSystemLoader(run.ROOT / "benchmark")
+    how = dict(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **how)
+    environment.filters |= dict(n=number, solved=solved)
+    learn, zoo = rows("learn"), rows("zoo")
+    at = lambda script, env: next(r for r in zoo if (r.script, r.env) == (script, env))
+    template = environment.get_template("results.md.jinja")
+    return template.render(learn=learn, zoo=zoo, at=at, measured=measured, csv=CSV)
+
+
+def main() -> int:
+    """Write the page and its figures. Returns the exit status."""
+    learn = rows("learn")
+    figures = dict(steps=steps_figure(learn), departures=departures_figure(learn))
+    for name, figure in (figures | dict(zoo=zoo_figure(rows("zoo")))).items():
+        image = Image.open(io.BytesIO(plotting.png(figure))).convert("RGB")
+        image.quantize(64).save(run.RESULTS / f"{name}.png", optimize=True)
+    (run.ROOT / "docs" / "results.md").write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
