@@ -1,0 +1,649 @@
+"""Each formula once more: tables of constants, and the gradient of every step of a short training,
+computed from what the environment wrote down.
+
+An optimiser that records takes the place of Adam and SGD; the scripts are not taken apart.
+"""
+
+# ruff: noqa: B023  (each loss is used within its turn of the loop)
+
+import copy
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import Categorical, kl_divergence
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+import a3c
+import actor_critic
+import ddpg
+import dqn
+import ppo
+import qlearning_table
+import reinforce
+import rlhf
+from common import envs
+from tests.worlds import BOX, Mixed, Probe, fitting, train
+
+# ----------------------------------------------------------------------------------- the recorder
+
+
+class Recorder(torch.optim.SGD):
+    """Plain descent. `steps`: the parameters before each step, their gradients, the step sizes."""
+
+    def __init__(self, parameters, lr=0.0, fused=None):
+        super().__init__(parameters, lr=lr)
+        self.steps = []
+
+    def step(self):
+        theta = [p for group in self.param_groups for p in group["params"]]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in theta]
+        rates = [group["lr"] for group in self.param_groups]
+        self.steps.append(([p.detach().clone() for p in theta], grads, rates))
+        super().step()
+
+
+@pytest.fixture
+def recorders(monkeypatch) -> list[Recorder]:
+    """All optimisers that a script makes, in its order; `kind` is the one that it asked for."""
+    made = []
+    for kind in ("Adam", "SGD"):
+
+        def make(*args, _kind=kind, **options):
+            made.append(Recorder(*args, **options))
+            made[-1].kind = _kind
+            return made[-1]
+
+        monkeypatch.setattr(torch.optim, kind, make)
+    return made
+
+
+def load(values, *networks) -> None:
+    """Give networks these parameters."""
+    with torch.no_grad():
+        theta = [p for network in networks for p in network.parameters()]
+        for p, value in zip(theta, values, strict=True):
+            p.copy_(value)
+
+
+def check(step, loss, *networks) -> None:
+    """A recorded step has the gradients of loss(*networks), up to the rounding of float32."""
+    load(step[0], *networks)
+    theta = [p for network in networks for p in network.parameters()]
+    expected = torch.autograd.grad(loss(*networks), theta, allow_unused=True)
+    assert any(e is not None and e.abs().sum() > 0 for e in expected)
+    for p, found, e in zip(theta, step[1], expected, strict=True):
+        e = torch.zeros_like(p) if e is None else e
+        torch.testing.assert_close(found, e, rtol=1e-3, atol=2e-5 * max(1, e.abs().max().item()))
+
+
+def after(step) -> list[torch.Tensor]:
+    """The parameters after a recorded step of an optimiser with one step size."""
+    theta, grads, (rate,) = step
+    return [p - rate * g for p, g in zip(theta, grads, strict=True)]
+
+
+def spied(monkeypatch, owner, name: str) -> list[tuple]:
+    """What a method is called on, and what it returns, call by call."""
+    calls, original = [], getattr(owner, name)
+
+    def spy(self, *args):
+        result = original(self, *args)
+        calls.append((self, copy.deepcopy(result)))
+        return result
+
+    monkeypatch.setattr(owner, name, spy)
+    return calls
+
+
+def columns(log) -> list[torch.Tensor]:
+    return [torch.as_tensor(np.array(part)) for part in zip(*log, strict=True)]
+
+
+def drawn(log, states: torch.Tensor) -> list[int]:
+    """Of which steps a minibatch's states are; no two states are alike."""
+    places = {step[0].tobytes(): i for i, step in enumerate(log)}
+    return [places[state.numpy().tobytes()] for state in states]
+
+
+ENDS = ("terminal", "limit", "both")
+DISCRETE = functools.partial(Mixed, actions=Discrete(3))
+
+# ------------------------------------------------------------------------------------- Q-learning
+
+
+def test_qlearning_table_update():
+    """[8], step by step."""
+    make = lambda: Mixed(length=4, **fitting("qlearning_table"))
+    options = dict(seed=4, episodes=40, gamma=0.7, alpha=0.25, epsilon=0.5)
+    (found,), _, (env,) = train("qlearning_table", make, **options)
+    Q = np.zeros((5, 3))
+    for s, a, r, s_next, terminated, _ in env.log:
+        future = 0 if terminated else max(Q[s_next])
+        Q[s, a] = 0.75 * Q[s, a] + 0.25 * (r + 0.7 * future)
+    assert found == pytest.approx(Q, abs=1e-12)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_qlearning_table_epsilon(decay):
+    """A random action with this probability, in the second episode of two with half of it."""
+    make = lambda: Probe(length=2000, **fitting("qlearning_table"))
+    options = dict(episodes=2, epsilon=0.8, epsilon_decay=decay, alpha=1.0, gamma=0.0)
+    _, _, (env,) = train("qlearning_table", make, **options)
+    Q, other = np.zeros((5, 3)), []
+    for s, a, r, *_ in env.log:
+        other.append(Q[s, a] < Q[s].max())
+        Q[s, a] = r
+    shares = np.reshape(other, (2, 2000)).mean(1)
+    assert shares == pytest.approx([0.8 * 2 / 3, (0.4 if decay else 0.8) * 2 / 3], abs=0.05)
+
+
+def test_qlearning_table_breaks_ties_at_random():
+    rng, values = np.random.default_rng(0), np.array([1.0, 3, 3, 0, 3])
+    draws = [qlearning_table.greedy(values, rng) for _ in range(3_000)]
+    share = np.bincount(draws, minlength=5) / 3_000
+    assert share == pytest.approx([0, 1 / 3, 1 / 3, 0, 1 / 3], abs=0.05)
+
+
+# ---------------------------------------------------------------------------------- DQN and DDPG
+
+
+@pytest.mark.parametrize(
+    ("n", "gamma", "scaled", "factor"),
+    [(1, 0.9, False, 1), (3, 0.9, True, 0.1), (3, 1.0, True, 0.001)],
+)
+def test_dqn_step(recorders, monkeypatch, n, gamma, scaled, factor):
+    """[8] to [13], with sums of n rewards; which steps a minibatch holds is all that is asked."""
+    batches = spied(monkeypatch, dqn.ReplayMemory, "sample")
+    options = dict(steps=40, batch=8, train_every=4, alpha=0.01, memory=20)
+    options |= dict(n_steps=n, gamma=gamma, scale_rewards=scaled)
+    _, _, (env,) = train("dqn", lambda: DISCRETE(length=5), **options)
+    (recorder,) = recorders
+    assert recorder.kind == "Adam" and recorder.steps[0][2] == [0.01]
+    assert len(batches) == (9 if n == 1 else 8)  # from the first minibatch on: at step 8, or 12
+    for step, (_, batch) in zip(recorder.steps, batches, strict=True):
+        rows = []
+        for first in drawn(env.log, batch[0]):
+            last = first
+            while last - first < n - 1 and not any(env.log[last][4:]):
+                last += 1
+            rewards = [factor * row[2] for row in env.log[first : last + 1]]
+            total = sum(gamma**k * r for k, r in enumerate(rewards))
+            s, a = env.log[first][:2]
+            rest = 0 if env.log[last][4] else gamma ** len(rewards)
+            rows.append((s, a, total, env.log[last][3], rest))
+        s, a, total, s_next, rest = columns(rows)
+
+        def loss(Q):
+            best = [max(row) for row in Q(s_next).tolist()]
+            y = [t + g * b for t, g, b in zip(total, rest, best, strict=True)]
+            return sum((y[j] - Q(s[j])[a[j]]) ** 2 for j in range(8)).float() / 8
+
+        check(step, loss, dqn.QNetwork((3,), 3, 8))
+
+
+def test_dqn_epsilon():
+    """A random action with this probability, otherwise the best one."""
+    options = dict(steps=3000, epsilon=0.6, batch=9999, alpha=0.0)
+    (Q,), _, (env,) = train("dqn", lambda: DISCRETE(), **options)
+    s, a, *_ = columns(env.log)
+    with torch.no_grad():
+        assert (Q(s).argmax(1) != a).float().mean() == pytest.approx(0.4, abs=0.04)
+
+
+def test_dqn_phi_copies():
+    """An environment may write its next image into the same array."""
+    image = np.zeros((4, 12, 10), np.uint8)
+    state = dqn.phi(image)
+    image.fill(9)
+    assert state.dtype == np.uint8 and not state.any()
+
+
+def test_ddpg_step(recorders, monkeypatch):
+    """[8] to [15], with the slow copies followed by hand."""
+    batches = spied(monkeypatch, ddpg.ReplayMemory, "sample")
+    noises = spied(monkeypatch, ddpg.OrnsteinUhlenbeck, "sample")
+    options = dict(steps=20, warmup=12, batch=6, gamma=0.9, tau=0.25, sigma=0.5)
+    _, _, (env,) = train("ddpg", Mixed, alpha=0.02, beta=0.05, **options)
+    critics, actors = recorders
+    assert [recorder.kind for recorder in recorders] == ["Adam", "Adam"]
+    assert (critics.steps[0][2], actors.steps[0][2]) == ([0.05], [0.02])
+    assert len({id(process) for process, _ in noises}) == len(env.seeds)  # a new one an episode
+    Q, slow_Q = ddpg.Critic(3, 2, 8), ddpg.Critic(3, 2, 8)
+    mu, slow_mu = ddpg.Actor(3, 2, 8), ddpg.Actor(3, 2, 8)
+    load(critics.steps[0][0], slow_Q)
+    load(actors.steps[0][0], slow_mu)
+    steps = zip(critics.steps, actors.steps, batches, env.log[12:], noises[12:], strict=True)
+    for of_critic, of_actor, (_, batch), (state, action, *_), (_, noise) in steps:
+        load(of_actor[0], mu)
+        by_hand = (mu(torch.as_tensor(state)).detach().numpy() + noise).clip(-1, 1)
+        assert action == pytest.approx(by_hand, abs=1e-6)
+        rows = [env.log[i] for i in drawn(env.log, batch[0])]
+        s, a, r, s_next, terminated, _ = columns(rows)
+        y = r + 0.9 * ~terminated * slow_Q(s_next, slow_mu(s_next)).detach()
+        fit = lambda Q: sum((y[j] - Q(s[j], a[j])) ** 2 for j in range(6)).float() / 6
+        check(of_critic, fit, Q)
+        load(after(of_critic), Q)
+        check(of_actor, lambda mu: -sum(Q(s[j], mu(s[j])) for j in range(6)) / 6, mu)
+        for slow, step in ((slow_Q, of_critic), (slow_mu, of_actor)):
+            mixed = zip(after(step), slow.parameters(), strict=True)
+            load([0.25 * new + 0.75 * old.detach() for new, old in mixed], slow)
+
+
+def test_ddpg_warms_up_all_over_the_space():
+    _, _, (env,) = train("ddpg", Mixed, steps=900, warmup=900)
+    actions = np.array([step[1] for step in env.log])
+    assert actions.dtype == np.float32
+    assert actions.mean(0) == pytest.approx([0, 0], abs=0.1)
+    assert actions.std(0) == pytest.approx([3**-0.5] * 2, abs=0.05)
+    assert abs(np.corrcoef(actions.T)[0, 1]) < 0.15
+
+
+def test_ddpg_noise():
+    """Drift, increments, independent dimensions; in the long run 1.9 sigma."""
+    process = ddpg.OrnsteinUhlenbeck(2, 0.1, np.random.default_rng(5))
+    xi, N, all_N = np.random.default_rng(5).standard_normal((20_000, 2)), np.zeros(2), []
+    for t in range(20_000):
+        N = 0.85 * N + 0.1 * xi[t]
+        all_N.append(process.sample())
+        assert t > 20 or all_N[t] == pytest.approx(N, abs=1e-12)
+    assert np.std(all_N, 0) == pytest.approx([0.19, 0.19], rel=0.05)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 6), st.integers(1, 15))
+def test_dqn_ddpg_memory_is_a_ring(capacity, stored):
+    """The last transitions, each whole; drawn with replacement, before it is full, too."""
+    memory = ddpg.ReplayMemory(capacity)
+    for i in range(stored):
+        memory.store(np.full(2, i), i + 0.5)
+    states, numbers = memory.sample(200, np.random.default_rng(0))
+    assert (states.shape, numbers.shape) == ((200, 2), (200,))
+    assert states.dtype == numbers.dtype == torch.float32
+    assert torch.equal(states, numbers[:, None] - torch.tensor([0.5, 0.5]))
+    last = range(max(0, stored - capacity), stored)
+    share = np.bincount(states[:, 0].int(), minlength=stored)[last] / 200
+    assert share == pytest.approx(1 / len(last), abs=0.15)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("--tlb"), min_size=1, max_size=25), st.integers(1, 5))
+def test_dqn_n_steps(ends, n):
+    """Each transition goes in with its n-th reward, or when the episode is done."""
+    memory, expected = dqn.NStepMemory(100, n, 0.5), []
+    for i, end in enumerate(ends):
+        memory.store(i, 10 + i, 100.0 + i, i + 0.5, end in "tb", end != "-")
+    for first in range(len(ends)):
+        last = first
+        while last - first < n - 1 and ends[last] == "-" and last + 1 < len(ends):
+            last += 1
+        if last - first == n - 1 or ends[last] != "-":
+            total = sum(0.5 ** (i - first) * (100 + i) for i in range(first, last + 1))
+            row = (
+                first,
+                10 + first,
+                total,
+                last + 0.5,
+                ends[last] in "tb",
+                0.5 ** (last - first + 1),
+            )
+            expected.append(row)
+    assert memory.transitions == expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(*[st.floats(-50, 50, width=16)] * 2, st.floats(0.125, 50, width=16), st.floats(-3, 3))
+def test_boxes(low, low_2, width, action):
+    """What a script calls -1 and 1 are the environment's bounds; the rest is clipped."""
+    box = Box(np.float32([low, low_2]), np.float32([low + width, low_2 + 1]))
+    env = envs.prepared(probe := Probe(actions=box))
+    env.reset()
+    env.step(np.float32([action, -action]))
+    share = np.clip([action, -action], -1, 1) / 2 + 0.5
+    assert probe.log[0][1] == pytest.approx(box.low + share * (box.high - box.low), abs=1e-4)
+    assert box.contains(probe.log[0][1])
+
+
+# --------------------------------------------------------------------- REINFORCE and actor-critic
+
+
+@pytest.mark.parametrize(
+    ("actions", "baseline", "adam", "gamma", "factor"),
+    [
+        (Discrete(3), True, True, 0.9, 0.1),
+        (BOX, True, False, 1.0, 0.001),
+        (BOX, False, True, 0.9, None),
+    ],
+)
+def test_reinforce_step(recorders, actions, baseline, adam, gamma, factor):
+    """[3] and [4] for a terminal state, a time limit, and both."""
+    options = dict(episodes=3, alpha=0.02, beta=0.03, gamma=gamma, baseline=baseline, adam=adam)
+    make = lambda: Mixed(length=4, actions=actions)
+    _, _, (env,) = train("reinforce", make, scale_rewards=bool(factor), **options)
+    (recorder,) = recorders
+    assert recorder.kind == ("Adam" if adam else "SGD") and len(recorder.steps) == 3
+    for episode, step in enumerate(recorder.steps):
+        s, a, r, s_next, terminated, _ = columns(env.log[4 * episode :][:4])
+        r = r.float() * (factor or 1)
+
+        def loss(policy, V):
+            b = V(s) if baseline else torch.zeros(4)
+            later = V(s_next).tolist()[-1] if baseline and not terminated[-1] else 0.0
+            rewards = [*r.tolist(), later]
+            v = [sum(gamma**k * x for k, x in enumerate(rewards[t:])) for t in range(4)]
+            error = torch.tensor(v) - b
+            climb = (policy(s).log_prob(a) * error.detach()).sum()
+            return error.square().mean() - climb
+
+        assert step[2] == [0.02, 0.03]
+        check(step, loss, reinforce.Policy((3,), actions, 8), reinforce.Value((3,), 8))
+
+
+@pytest.mark.parametrize(
+    ("expected", "advantage", "n", "adam"),
+    [(True, True, 3, True), (False, False, 1, False), (False, True, 3, True)],
+)
+def test_actor_critic_step(recorders, expected, advantage, n, adam):
+    """[d], [1] and [2], actor by actor, whose episodes end at different steps."""
+    lengths = itertools.cycle((3, 4, 5))
+    options = dict(steps=12 * n, n_envs=n, gamma=0.9, alpha=0.02, beta=0.03, adam=adam)
+    options |= dict(expected=expected, advantage=advantage)
+    _, _, made = train("actor_critic", lambda: DISCRETE(length=next(lengths)), **options)
+    (recorder,) = recorders
+    assert recorder.kind == ("Adam" if adam else "SGD") and len(recorder.steps) == 12
+    for t, step in enumerate(recorder.steps):
+
+        def loss(actor, critic):
+            total = 0
+            for s, a, r, s_next, terminated, _ in (env.log[t] for env in made):
+                s, s_next = torch.as_tensor(s), torch.as_tensor(s_next)
+                with torch.no_grad():
+                    Q, pi = critic(s), actor(s).softmax(0)
+                    Q_next, pi_next = critic(s_next), actor(s_next).softmax(0)
+                    future = pi_next @ Q_next if expected else Q_next.max()
+                    y = r + 0.9 * future * (not terminated)
+                    weight = y - pi @ Q if advantage else Q[a]
+                total += (y - critic(s)[a]) ** 2 - weight * actor(s).softmax(0)[a].log()
+            return total / n
+
+        assert step[2] == [0.02, 0.03]
+        check(step, loss, *[actor_critic.Network((3,), 3, 8) for _ in range(2)])
+
+
+STILL = dict(
+    reinforce=dict(beta=0.0),
+    actor_critic=dict(n_envs=50, beta=0.0),
+    a3c=dict(t_max=100),
+    ppo=dict(horizon=500, epochs=1, batch=999),
+)
+
+
+@pytest.mark.parametrize("script", STILL)
+def test_actions_are_drawn_from_pi(script):
+    """As often as pi says; a first pi is almost the same in all states."""
+    options = dict(steps=1000, alpha=0.0) | STILL[script]
+    learned, _, made = train(script, lambda: DISCRETE(length=100), **options)
+    actions = np.concatenate([columns(env.log)[1] for env in made])
+    outputs = learned[0](torch.zeros(3))
+    pi = outputs.probs if script != "actor_critic" else outputs.softmax(-1)
+    share = np.bincount(actions, minlength=3) / len(actions)
+    assert share == pytest.approx(pi.detach().numpy(), abs=0.06)
+    last = learned[0][-1] if script == "actor_critic" else learned[0].layers[-1]
+    assert last.weight.abs().max() <= 0.01 * 8**-0.5  # a layer's own weights, times 0.01
+
+
+def test_reinforce_policy_and_value():
+    """A softmax, or a Gaussian with a standard deviation for each dimension, all of them 1."""
+    s = torch.randn(4, 3)
+    pi = reinforce.Policy((3,), Discrete(5), 8)
+    assert pi(s).probs.allclose(pi.layers(s).exp() / pi.layers(s).exp().sum(-1, keepdim=True))
+    pi = reinforce.Policy((3,), BOX, 8)
+    assert torch.equal(pi(s).stddev, torch.ones(4, 2)) and torch.equal(pi(s).mean, pi.layers(s))
+    pi.log_std.data = torch.tensor([0.5, -1.0])
+    z = (0.3 - pi.layers(s)) / torch.tensor([0.5, -1.0]).exp()
+    density = -z.square() / 2 - torch.tensor([0.5, -1.0]) - 0.5 * np.log(2 * np.pi)
+    torch.testing.assert_close(pi(s).log_prob(torch.full((4, 2), 0.3)), density.sum(-1))
+    V = reinforce.Value((3,), 8)
+    assert V(s).shape == (4,) and V(s[None]).shape == (1, 4)
+
+
+LAYERS = {
+    "dqn": (lambda: dqn.QNetwork((3,), 2, 8), "3 8 ReLU 8 8 ReLU 8 2"),
+    "reinforce": (lambda: reinforce.Policy((3,), BOX, 8).layers, "3 8 Tanh 8 2"),
+    "reinforce, V": (lambda: reinforce.Value((3,), 8), "3 8 Tanh 8 1 Flatten"),
+    "actor_critic": (lambda: actor_critic.Network((3,), 2, 8), "3 8 Tanh 8 2"),
+    "ddpg": (lambda: ddpg.Actor(3, 2, 8), "3 8 ReLU 8 8 ReLU 8 2 Tanh"),
+    "ddpg, Q": (lambda: ddpg.Critic(3, 2, 8), "5 8 ReLU 8 8 ReLU 8 1"),
+}
+
+
+@pytest.mark.parametrize("which", LAYERS)
+def test_layers(which):
+    """Those of a3c and ppo are reinforce's."""
+    network, layers = LAYERS[which]
+    width = lambda x: f"{x.in_features} {x.out_features}" if hasattr(x, "weight") else ""
+    assert " ".join(width(x) or type(x).__name__ for x in network()) == layers
+
+
+# --------------------------------------------------------------------------------- A3C and PPO
+
+
+@pytest.mark.parametrize(
+    ("actions", "t_max", "factor"), [(Discrete(3), 3, 0.1), (BOX, 5, None), (BOX, 9, 0.1)]
+)
+def test_a3c_step(monkeypatch, actions, t_max, factor):
+    """[12] to [18]: turns of t_max steps, or up to the end of an episode."""
+    updates, first = [], 0
+
+    def descend(shared, d_theta, alpha, rank):
+        updates.append((shared.theta.clone(), d_theta.clone(), alpha))
+        shared.theta.sub_(d_theta, alpha=0.01)
+
+    monkeypatch.setattr(a3c.Shared, "adam", descend)
+    options = dict(steps=30, t_max=t_max, gamma=0.9, alpha=0.5, scale_rewards=bool(factor))
+    learned, _, (env,) = train("a3c", lambda: Mixed(length=5, actions=actions), **options)
+    networks = a3c.Policy((3,), actions, 8), a3c.Value((3,), 8)
+    parameters = [p for network in networks for p in network.parameters()]
+    for theta, found, alpha in updates:
+        log = env.log[first : first + t_max]
+        ends = [i + 1 for i, row in enumerate(log) if any(row[4:])]
+        log = log[: ends[0]] if ends else log
+        first += len(log)
+        assert alpha == pytest.approx(0.5 * max(0, 1 - first / 30))
+        s, a, r, s_next, terminated, _ = columns(log)
+        vector_to_parameters(theta, parameters)
+
+        def loss(policy, V):
+            later = 0.0 if terminated[-1] else V(s_next).tolist()[-1]
+            rewards = [*((factor or 1) * r).tolist(), later]
+            R = [sum(0.9**k * x for k, x in enumerate(rewards[i:])) for i in range(len(r))]
+            error = torch.tensor(R) - V(s)
+            return error.square().sum() - (policy(s).log_prob(a) * error.detach()).sum()
+
+        shapes = [p.numel() for p in parameters]
+        found = [part.view_as(p) for part, p in zip(found.split(shapes), parameters, strict=True)]
+        check(([p.detach().clone() for p in parameters], found), loss, *networks)
+    assert first == len(env.log) and 30 < first <= 30 + t_max and len(env.log[-t_max:]) == t_max
+    final = parameters_to_vector(p for one in learned for p in one.parameters())
+    torch.testing.assert_close(final, theta - 0.01 * updates[-1][1])
+
+
+def test_a3c_adam():
+    """Two workers' steps in turn are torch's Adam on the same gradients."""
+    theta = torch.randn(5)
+    shared, by_torch = a3c.Shared(theta, 2), theta.clone().requires_grad_()
+    assert all(x.is_shared() for x in (shared.theta, shared.m, shared.v, shared.steps))
+    adam = torch.optim.Adam([by_torch])
+    for k in range(6):
+        by_torch.grad = torch.randn(5)
+        adam.param_groups[0]["lr"] = 0.1 / (k + 1)
+        adam.step()
+        shared.adam(by_torch.grad, 0.1 / (k + 1), rank=k % 2)
+    torch.testing.assert_close(shared.theta, by_torch.detach())
+
+
+def test_a3c_second_worker():
+    """Another seed, a counter of its own, one step size from the steps of all."""
+    env, alphas, reports, made = DISCRETE(), [], [], []
+    policy, V = a3c.Policy((3,), env.action_space, 8), a3c.Value((3,), 8)
+    theta = [p.detach() for network in (policy, V) for p in network.parameters()]
+    shared = a3c.Shared(parameters_to_vector(theta), 2)
+    shared.adam = lambda d_theta, alpha, rank: alphas.append((alpha, rank))
+    shared.steps[0] = 60
+    options = dict(seed=7, steps=80, t_max=9, gamma=0.9, alpha=1.0, scale_rewards=True, hidden=8)
+    make = lambda: made.append(env) or env
+    options |= dict(trunk=None, make_env=make, shared=shared, report=reports.append)
+    a3c.worker(1, **options)
+    assert env.seeds[0] == 1007 and set(env.seeds[1:]) == {None}
+    assert shared.steps.tolist() == [60, 21, 0] and len(made) == 1
+    assert alphas[:2] == [(pytest.approx(1 - 63 / 80), 1), (pytest.approx(1 - 66 / 80), 1)]
+    assert [length for _, length in reports] == [3] * 7
+    torch.manual_seed(1007)
+    a3c.Policy((3,), env.action_space, 8), a3c.Value((3,), 8)  # draws, as the worker does
+    acts = [policy(torch.as_tensor(step[0])).sample().item() for step in env.log]
+    assert acts == [int(step[1]) for step in env.log]
+
+
+GAE = dict(  # a column each: no end; a terminal state, a time limit, and both at the second step
+    rewards=[[1.0] * 4, [2.0] * 4, [3.0] * 4, [4.0] * 4],
+    values=[[1.0] * 4] * 4,
+    next_values=[[2.0] * 4, [4.0] * 4, [6.0] * 4, [8.0] * 4],
+    terminated=[[0.0] * 4, [0.0, 1, 0, 1], [0.0] * 4, [0.0] * 4],
+    done=[[0.0] * 4, [0.0, 1, 1, 1], [0.0] * 4, [0.0] * 4],
+)
+ADVANTAGES = [[2.171875, 1.25, 1.75, 1.25], [4.6875, 1, 3, 1], [6.75] * 4, [7.0] * 4]
+
+
+@pytest.mark.parametrize("script", [ppo, rlhf], ids=lambda script: script.__name__)
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_gae(script, kind):
+    found = script.gae(*map(kind, GAE.values()), gamma=0.5, gae_lambda=0.5)
+    assert found == pytest.approx(np.array(ADVANTAGES)) if kind is np.array else True
+    assert found.tolist() == ADVANTAGES
+    factors = script.gae(*map(kind, GAE.values()), gamma=1.0, gae_lambda=0.25)
+    assert factors[2].tolist() == [3 + 6 - 1 + 0.25 * (4 + 8 - 1)] * 4
+
+
+def test_ppo_normalizer():
+    """Two actors: divided by the standard deviation of all their discounted sums so far."""
+    normalizer, rng, sums, seen = ppo.NormalizeRewards(2, 0.5), np.random.default_rng(0), [0, 0], []
+    for t in range(40):
+        reward, end = rng.normal(3, 2, 2), [t % 3 == 2, t % 5 == 4]
+        terminated = np.array([end[0], end[1] and t % 2 == 0])
+        found = normalizer(reward, np.float32(terminated), np.float32(end))
+        for i in range(2):
+            sums[i] = reward[i] if terminated[i] else 0.5 * sums[i] + reward[i]
+        seen += sums
+        sums = [0 if end[i] else sums[i] for i in range(2)]
+        assert t < 2 or found == pytest.approx(reward / np.std(seen), rel=2e-3)
+
+
+def ppo_followed(recorder, made, options) -> tuple[list[float], list[float], set]:
+    """Check each step of a training by the formulas [d] to [f].
+
+    Returns d and beta of each iteration, and which cases of the clip there were:
+    (whether A > 0, whether the ratio is above).
+    """
+    space, T, K, eps = made[0].action_space, options["horizon"], options["epochs"], options["clip"]
+    policy, old, V = ppo.Policy((3,), space, 8), ppo.Policy((3,), space, 8), ppo.Value((3,), 8)
+    normalizer, beta, betas, ds, cases = ppo.NormalizeRewards(2, 0.9), 1.0, [], [], set()
+    for i in range(3):
+        load(recorder.steps[K * i][0], policy, V)
+        old.load_state_dict(policy.state_dict())
+        logs, A, parts = [env.log[T * i : T * i + T] for env in made], [], []
+        if options["normalize_rewards"]:
+            r, end, cut = (np.array([[s[j] for s in log] for log in logs]) for j in (2, 4, 5))
+            scaled = [normalizer(r[:, t], end[:, t], (end | cut)[:, t]) for t in range(T)]
+            logs = [
+                [(*row[:2], scaled[t][n], *row[3:]) for t, row in enumerate(log)]
+                for n, log in enumerate(logs)
+            ]
+        for log in logs:
+            s, a, r, s_next, terminated, truncated = columns(log)
+            with torch.no_grad():
+                delta = r + 0.9 * ~terminated * V(s_next) - V(s)
+            for t in range(T):
+                stop = next((k for k in range(t, T) if terminated[k] or truncated[k]), T - 1)
+                A.append(sum((0.9 * 0.8) ** (k - t) * delta[k] for k in range(t, stop + 1)).float())
+            parts.append((s, a, A[-T:]))
+        s, a = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        A = torch.stack(A)
+        target, pi_old = (A + V(s)).detach(), old(s)
+
+        def divergence(policy):
+            p, q = pi_old, policy(s)
+            if isinstance(p, Categorical):
+                return (p.probs * (p.probs / q.probs).log()).sum(-1)
+            return kl_divergence(p, q)
+
+        def loss(policy, V):
+            ratio = (policy(s).log_prob(a) - pi_old.log_prob(a)).exp()
+            L = ratio * A - beta * divergence(policy)
+            if eps:
+                beyond = torch.where(A > 0, ratio > 1 + eps, ratio < 1 - eps)
+                L = torch.where(beyond, 0.0, ratio * A)
+                for x, y in zip(A, ratio, strict=True):
+                    cases.update([(bool(x > 0), bool(y > 1))] * bool(abs(y - 1) > eps))
+            return (target - V(s)).square().mean() - L.mean()
+
+        for step in recorder.steps[K * i : K * i + K]:
+            assert step[2] == [pytest.approx(options["alpha"] * (1 - i / 3))]
+            check(step, loss, policy, V)
+        load(after(step), policy, V)
+        ds.append(divergence(policy).mean().item())
+        betas.append(beta)
+        far, near = ds[-1] > 1.5 * options["d_targ"], ds[-1] < options["d_targ"] / 1.5
+        beta *= 2 if far else 0.5 if near else 1
+    return ds, betas, cases
+
+
+def ppo_run(recorders, actions, **options):
+    """Three iterations of two actors whose episodes have different lengths, followed."""
+    lengths, options = itertools.cycle((3, 4)), dict(horizon=7, epochs=3, alpha=0.1) | options
+    options = dict(clip=0.0, normalize_rewards=False, d_targ=0.01, batch=14) | options
+    recorders.clear()
+    make = lambda: Mixed(length=next(lengths), actions=actions)
+    _, _, made = train("ppo", make, steps=42, gamma=0.9, gae_lambda=0.8, **options)
+    (recorder,) = recorders
+    assert recorder.kind == "Adam" and len(recorder.steps) == 3 * options["epochs"]
+    return ppo_followed(recorder, made, options)
+
+
+@pytest.mark.parametrize("actions", [Discrete(3), BOX])
+def test_ppo_step(recorders, actions):
+    """With normalised rewards; beta doubles, or halves."""
+    for d_targ, factor in ((1e-9, 2), (1e9, 0.5)):
+        _, betas, _ = ppo_run(recorders, actions, normalize_rewards=True, d_targ=d_targ)
+        assert betas == [1, factor, factor**2]
+
+
+def test_ppo_clip(recorders):
+    """All four cases of sign and side; where the ratio is beyond, nothing more is gained."""
+    *_, cases = ppo_run(recorders, Discrete(3), clip=0.1, alpha=0.3, epochs=4)
+    assert len(cases) == 4
+
+
+def test_ppo_beta_follows_the_divergence_from_theta_old(recorders):
+    """Close to both thresholds: the other direction of the KL lies on their other side."""
+    (d, *_), *_ = ppo_run(recorders, Discrete(3), alpha=0.5)
+    for d_targ, factor in ((1.51 * d, 0.5), (1.49 * d, 1), (d / 1.49, 1), (d / 1.51, 2)):
+        _, betas, _ = ppo_run(recorders, Discrete(3), alpha=0.5, d_targ=d_targ)
+        assert betas[1] == factor
+
+
+def test_ppo_minibatches(recorders, monkeypatch):
+    """Each epoch takes every sample once, in another order."""
+    seen, forward = [], ppo.Value.forward
+    look = lambda V, s: seen.append(s) or forward(V, s)
+    monkeypatch.setattr(ppo.Value, "forward", look)
+    train("ppo", lambda: DISCRETE(), steps=14, horizon=7, epochs=3, batch=4)
+    s, _, *minibatches = seen
+    assert [len(part) for part in minibatches] == [4, 4, 4, 2] * 3
+    epochs = [torch.cat(minibatches[4 * k : 4 * k + 4]) for k in range(3)]
+    assert all(sorted(epoch.tolist()) == sorted(s.tolist()) for epoch in epochs)
+    assert len({str(epoch) for epoch in epochs}) == 3

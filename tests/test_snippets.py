@@ -1,0 +1,152 @@
+"""Pasted into a notebook: all above main() alone, two scripts one after another, single pieces."""
+
+import ast
+import functools
+import importlib
+import multiprocessing
+import sys
+import textwrap
+import types
+from collections import deque
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import dqn
+import reinforce
+from common.language import Language
+from tests import worlds
+from tools import slide
+
+ABOVE = {}  # script -> its source above main()
+for name in slide.SCRIPTS:
+    ABOVE[name] = (slide.ROOT / f"{name}.py").read_text("utf-8").partition("\ndef main(")[0]
+every = pytest.mark.parametrize("script", ABOVE)
+
+
+def typed(script: str, train) -> list:
+    """What a student types below a script, and sees: the returns."""
+    if script == "rlhf":
+        return train(Language(), demonstrations=32, comparisons=32, steps=300)[-1]
+    make = functools.partial(worlds.Mixed, **worlds.fitting(script))
+    take = make if script in ("actor_critic", "a3c", "ppo") else make()
+    return train(take, steps=40, **worlds.SMALL[script])[-1]
+
+
+@functools.cache
+def expected(script: str) -> list:
+    """What the script itself returns."""
+    return typed(script, importlib.import_module(script).train)
+
+
+@pytest.fixture
+def notebook(monkeypatch) -> types.ModuleType:
+    """An empty one: a module without a file."""
+    module = types.ModuleType("notebook")
+    monkeypatch.setitem(sys.modules, "notebook", module)
+    return module
+
+
+@every
+def test_alone_in_an_empty_notebook(script, notebook):
+    """It needs nothing of this project, and returns what the script does."""
+    for node in ast.walk(ast.parse(ABOVE[script])):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = getattr(node, "module", None) or node.names[0].name
+            known = {"numpy", "torch", "gymnasium"} | sys.stdlib_module_names
+            assert module.partition(".")[0] in known
+    exec(ABOVE[script], vars(notebook))
+    returns = typed(script, notebook.train)
+    assert len(returns) > 2 or script == "rlhf"
+    assert returns == expected(script)
+
+
+def test_all_scripts_in_one_notebook(notebook):
+    """Each still runs its own algorithm after the others have been pasted below it."""
+    trains = {}
+    for script, source in ABOVE.items():
+        exec(source, vars(notebook))
+        trains[script] = notebook.train
+    for script, train in trains.items():
+        assert typed(script, train) == expected(script)
+
+
+def definitions(script: str) -> dict[str, ast.AST]:
+    nodes = ast.parse(ABOVE[script]).body
+    return {node.name: node for node in nodes if hasattr(node, "name")}
+
+
+@every
+def test_no_name_means_two_things(script):
+    """What a function looks up is the same in all scripts that define it: so the order of pasting
+    does not matter."""
+    mine = definitions(script)
+    names = {x.id for node in mine.values() for x in ast.walk(node) if isinstance(x, ast.Name)}
+    assert not names & {"train", "LITERAL", "main"}
+    for other in map(definitions, ABOVE):
+        for name in names & set(mine) & set(other):
+            assert ast.dump(other[name]) == ast.dump(mine[name]), name
+
+
+def piece(script: str, *names: str) -> str:
+    """The source of classes or functions, as a student copies them."""
+    found = definitions(script)
+    return "\n\n".join(ast.get_source_segment(ABOVE[script], found[name]) for name in names)
+
+
+def test_pieces_alone():
+    """dqn.py's and ddpg.py's memories, gae, the noise: with numpy arrays."""
+    rng, empty = np.random.default_rng(0), dict(np=np, torch=torch, deque=deque)
+    exec(piece("dqn", "ReplayMemory", "NStepMemory"), memories := dict(empty))
+    for memory in (memories["ReplayMemory"](3), memories["NStepMemory"](3, 1, 0.9)):
+        memory.store(np.ones(2), 1, 0.5, np.zeros(2), False, True)
+        states, actions, rewards, *_ = memory.sample(4, rng)
+        assert (states.tolist(), actions.tolist(), rewards.tolist()) == (
+            [[1, 1]] * 4,
+            [1] * 4,
+            [0.5] * 4,
+        )
+    exec(piece("ddpg", "OrnsteinUhlenbeck"), noise := dict(empty))
+    process = noise["OrnsteinUhlenbeck"](2, 0.1, rng)
+    assert process.sample().shape == (2,)
+    exec(piece("ppo", "gae"), functions := {})
+    zero, one = np.zeros((2, 1)), np.ones((2, 1))
+    assert functions["gae"](one, zero, zero, zero, zero, 0.5, 1.0).tolist() == [[1.5], [1.0]]
+
+
+def test_the_loss_of_reinforce_alone():
+    """The lines from the states to `loss`, with an episode of numpy arrays."""
+    body = ABOVE["reinforce"].partition("        s = torch.as_tensor(np.stack(states))")
+    lines = textwrap.dedent("".join(body[1:]).partition("        if not loss.isfinite()")[0])
+    states, actions = [np.full(3, i, np.float32) for i in range(4)], [np.array(i) for i in range(3)]
+    policy, V = reinforce.Policy((3,), gym.spaces.Discrete(3), 8), reinforce.Value((3,), 8)
+    given = dict(states=states, actions=actions, rewards=[1.0, 2.0, 4.0], gamma=0.5, policy=policy)
+    names = dict(np=np, torch=torch, V=V, baseline=False, terminated=True, **given)
+    exec(lines, names)
+    log_pi = policy(torch.as_tensor(np.stack(states[:3]))).log_prob(torch.arange(3))
+    assert names["policy_loss"].item() == pytest.approx(
+        -(log_pi @ torch.tensor([3.0, 4, 4])).item()
+    )
+
+
+def test_the_step_of_dqn_alone():
+    """[12] and [13], with a minibatch of two."""
+    tags = {tag.tag: tag for tag in slide.parse(ABOVE["dqn"]).tags}
+    rows = ABOVE["dqn"].splitlines()[tags["12"].row - 1 : tags["13"].body.stop - 1]
+    lines = textwrap.dedent("\n".join(rows)).partition("\nif not done")[0]
+    Q = dqn.QNetwork((3,), 2, 8)
+    names = dict(torch=torch, q_network=Q, optimizer=torch.optim.SGD(Q.parameters()), step=1)
+    names |= dict(state_j=torch.rand(2, 3), action_j=torch.tensor([0.0, 1]), gamma_j=0.9)
+    names |= dict(reward_j=torch.ones(2), next_state_j=torch.rand(2, 3))
+    exec(lines, names | dict(terminated_j=torch.tensor([0.0, 1])))
+
+
+def test_a3c_says_what_to_do_where_processes_cannot_be_started(notebook, monkeypatch):
+    """A process that does not begin as a copy cannot import a notebook."""
+    exec(ABOVE["a3c"], vars(notebook))
+    monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: "spawn")
+    with pytest.raises(RuntimeError, match="a3c.py and import it, or take workers=1"):
+        notebook.train(functools.partial(worlds.Mixed, **worlds.fitting("a3c")), workers=2)
+    assert not multiprocessing.active_children()

@@ -1,0 +1,167 @@
+"""Six small environments that all algorithms' tests share, and what a short training needs.
+
+Terminal, TimeLimit, BothEnds: random states, episodes that end in three ways. Aim: actions in two
+dimensions with unequal bounds. Look: images. Constant: reward 1 a step, so its value is known.
+"""
+
+import functools
+import importlib
+import itertools
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+VECTOR, BOX = Box(-np.inf, np.inf, (3,)), Box(-1.0, 1.0, (2,))
+
+
+class Probe(gym.Env):
+    """Random states, rewards that depend on state and action; it writes down what happens.
+
+    Attributes:
+        log: (state, action, reward, next_state, terminated, truncated) of each step.
+        seeds: what reset() was given, one for each episode.
+
+    Args:
+        ends: how the episodes end, in turn: "terminal", "limit", or "both" in one step.
+        length: of each episode.
+        actions, states: the spaces.
+        scale: the rewards are multiplied by it.
+    """
+
+    def __init__(self, ends=("terminal",), length=3, actions=BOX, states=VECTOR, scale=1.0):
+        self.action_space, self.observation_space = actions, states
+        self.ends, self.length, self.scale = itertools.cycle(ends), length, scale
+        self.log, self.seeds, self.over = [], [], True
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self.t, self.over, self.end = 0, False, next(self.ends)
+        self.state = self.draw()
+        return self.state, {}
+
+    def draw(self):
+        if isinstance(self.observation_space, Discrete):
+            return int(self.np_random.integers(self.observation_space.n))
+        return self.np_random.normal(size=3).astype(np.float32)
+
+    def step(self, action):
+        assert not self.over, "a step after the end of an episode"
+        self.t += 1
+        state, self.state = self.state, self.draw()
+        reward = self.scale * float(np.sum(action) + self.np_random.normal())
+        self.over = self.t == self.length
+        flags = self.over and self.end != "limit", self.over and self.end != "terminal"
+        self.log.append((state, np.copy(action), reward, self.state, *flags))
+        return self.state, reward, *flags, {}
+
+
+Terminal = Probe
+TimeLimit = functools.partial(Probe, ("limit",))
+BothEnds = functools.partial(Probe, ("both",))
+Mixed = functools.partial(Probe, ("terminal", "limit", "both"))
+
+
+class Aim(gym.Env):
+    """At each of ten steps: see two numbers, hit them with the action; -1 for each unit squared."""
+
+    observation_space, action_space = Box(-1, 1, (2,)), Box(np.float32([-2, 0]), np.float32([4, 3]))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.draw(), {}
+
+    def draw(self):
+        self.goal = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.goal
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        reward, self.t = -float(np.square(action - self.goal - (1, 2)).sum()), self.t + 1
+        return self.draw(), reward, self.t == 10, False, {}
+
+
+class Look(Aim):
+    """At each of ten steps: is the white pixel in the lower half? 1 or 0 for the answer."""
+
+    observation_space, action_space = Box(0, 255, (1, 8, 8), np.uint8), Discrete(2)
+
+    def draw(self):
+        image = np.zeros((1, 8, 8), np.uint8)
+        image[0, self.np_random.integers(8), self.np_random.integers(8)] = 255
+        self.lower = bool(image[0, 4:].any())
+        return image
+
+    def step(self, action):
+        reward, self.t = float(action == self.lower), self.t + 1
+        return self.draw(), reward, self.t == 10, False, {}
+
+
+class Constant(Probe):
+    """Reward 1, one state, episodes of one step. With gamma 0.5 the value is 2 where the task goes
+    on (a time limit), and 1 where it does not."""
+
+    def draw(self):
+        return 0 if isinstance(self.observation_space, Discrete) else np.ones(3, np.float32)
+
+    def step(self, action):
+        state, _, *flags = super().step(action)
+        return state, 1.0, *flags
+
+
+def two_workers_wait(folder: Path) -> gym.Env:
+    """An environment, once both workers of a3c.py are there: each leaves a file in the folder."""
+    if multiprocessing.current_process().daemon:
+        (folder / str(os.getpid())).touch()
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.01)
+    return gym.make("CartPole-v1")
+
+
+# ------------------------------------------------------------------------------- a short training
+
+SMALL = dict(
+    qlearning_table={},
+    dqn=dict(batch=4, hidden=8),
+    reinforce=dict(hidden=8),
+    actor_critic=dict(n_envs=2, hidden=8),
+    ddpg=dict(batch=4, warmup=5, hidden=8),
+    a3c=dict(workers=1, t_max=3, hidden=8),
+    ppo=dict(n_envs=2, horizon=8, epochs=2, batch=8, hidden=8),
+)
+SCRIPTS = {name: importlib.import_module(name) for name in SMALL}
+
+
+def fitting(script: str) -> dict:
+    """The spaces of a Probe that a script takes."""
+    spaces = dict(actions=BOX if script == "ddpg" else Discrete(3))
+    return spaces | (dict(states=Discrete(5)) if script == "qlearning_table" else {})
+
+
+def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, list[float], list]:
+    """A short training.
+
+    Args:
+        script: its name.
+        make: makes an environment.
+        wrap: what the environment is wrapped in for the script.
+        options: of train(), beside those of SMALL.
+
+    Returns:
+        What was learned, the returns, and the environments that were used.
+    """
+    made, options = [], SMALL[script] | options
+
+    def make_env():
+        made.append(make())
+        return wrap(made[-1])
+
+    takes_function = script in ("actor_critic", "a3c", "ppo")
+    result = SCRIPTS[script].train(make_env if takes_function else make_env(), **options)
+    return list(result[:-1]), result[-1], [env for env in made if getattr(env, "seeds", True)]
