@@ -4,7 +4,7 @@
 time. Each plays a few steps, compares the return R that followed with the value V(s) that it
 expected, and makes actions that did better than expected more likely, and the others less likely.
 Then it updates the shared parameters, without waiting for the others. The workers see different
-states, so that their data are less correlated: this replaces the experience replay of DQN.
+states, so their data are less correlated: this replaces the experience replay of DQN.
 
 Pseudocode (Mnih et al., 2016, Algorithm S3, for each actor-learner thread; here each is a process)
 
@@ -32,23 +32,23 @@ Pseudocode (Mnih et al., 2016, Algorithm S3, for each actor-learner thread; here
     [19] until T > T_max
 
 Where the slide is loose: theta, theta_v and the counter T, which begins at 0, are shared by all
-workers; theta' and theta'_v belong to one worker, which acts and measures gradients with them,
-but never steps them. theta climbs [16], theta_v descends [17], and in [16] the advantage R - V is a
+workers; theta' and theta'_v belong to one worker, which acts and computes gradients with them, but
+never updates them. theta climbs [16], theta_v descends [17], and in [16] the advantage R - V is a
 constant. With n workers T passes T_max by up to n t_max, since each looks at T once an update. A
 time limit also ends the episode at [12], but its last state is not terminal: [13] takes V there.
 
-Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
-    Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001.
-        R then is a weighted mean of rewards, small enough for a new V to learn quickly. The V that
-        is returned is in these units.
+    Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001. R
+        then is at most as large as the largest reward (gamma up to 0.999), small enough for a new V
+        to learn quickly. The V that is returned is in these units.
     [18] is a step of Adam, with means that all workers share (in the paper RMSProp); its size falls
         to 0 over T_max steps, as in the paper: late updates do not destroy a good policy.
-    Small last weights of the policy: at first it is almost the same in every state. State
-        components bounded within (-1, 1) are divided by their bound, and Box actions are rescaled
-        to [-1, 1] and clipped (by common.envs.make, not here).
+    Small last weights of the policy, so it begins almost the same in every state. State components
+        bounded within (-1, 1) are divided by their bound, and Box actions are rescaled to [-1, 1]
+        and clipped (by common.envs.make, not here).
 
-The paper also adds a bonus for the entropy of the policy; the environments below do without it.
+The paper also adds a bonus for the entropy of the policy; the environments under Try do without it.
 
 Try
 
@@ -100,7 +100,7 @@ def worker(
     V = Value(env.observation_space.shape, hidden, trunk)
     parameters = [*policy.parameters(), *V.parameters()]
     reward_scale = max(1 - gamma, 1e-3) if scale_rewards else 1.0  # beyond the slide
-    done = True
+    done = True  # so [6] begins an episode
 
     # [1] Initialize thread step counter t <- 1
     # t counts this worker's steps, T (shared.T) those of all.
@@ -112,7 +112,8 @@ def worker(
         for p in parameters:
             p.grad = None
         # [4] Synchronize thread-specific parameters theta' = theta and theta'_v = theta_v
-        # shared.theta holds both, one after the other. clone: a copy, which stays as it is.
+        # shared.theta holds both, one after the other. Without clone theta' would be
+        # theta itself, which others change.
         vector_to_parameters(shared.theta.clone(), parameters)
         # [5] t_start = t
         t_start = t
@@ -147,8 +148,7 @@ def worker(
             # Each worker counts in a place of its own, so that no two write the same number.
             shared.steps[rank] += 1
             # [12] until terminal s_t or t - t_start == t_max
-            # s_t is the new state now. A time limit ends the turn, too: the next state is another
-            # episode's.
+            # s_t is the new state now. A time limit ends this loop, too.
             if done or t - t_start == t_max:
                 break
 
@@ -219,7 +219,7 @@ def train(
     returns = []
 
     def report(episode: tuple[float, int]) -> None:
-        if not shared.steps[-1]:  # after the end come the last episodes of the other workers
+        if not shared.steps[-1]:  # what the others report after the end does not count
             returns.append(episode[0])
             if on_episode and on_episode(*episode, shared.T):
                 shared.steps[-1] = steps + 1  # now T > T_max
@@ -253,7 +253,7 @@ class Shared:
         return self.steps.sum().item()
 
     def adam(self, d_theta: torch.Tensor, alpha: float, rank: int) -> None:
-        """One step of Adam (Kingma & Ba, 2015, Algorithm 1); its means are everyone's."""
+        """One step of Adam (Kingma & Ba, 2015, Algorithm 1); all workers share its means."""
         self.updates[rank] += 1
         n = self.updates.sum().item()
         self.m.lerp_(d_theta, 0.1)  # m <- 0.9 m + 0.1 d_theta: the mean of the gradients
@@ -283,15 +283,15 @@ class Policy(nn.Module):
     def __init__(self, shape: tuple[int, ...], actions: gym.Space, hidden: int, trunk=None):
         super().__init__()
         first = [trunk(shape, hidden)] if trunk else [nn.Linear(shape[0], hidden), nn.Tanh()]
-        n = gym.spaces.flatdim(actions)  # one logit for each action, or one mean
+        n = gym.spaces.flatdim(actions)  # a logit for each action, or a mean for each component
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
-        # Box actions: one standard deviation for all states. Its logarithm may be any number.
+        # Box actions: the logarithm of each component's standard deviation, equal in all states.
         self.log_std = nn.Parameter(torch.zeros(n)) if isinstance(actions, gym.spaces.Box) else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
-        outputs = self.layers(states)  # logits, or means; validate_args=False is faster
+        outputs = self.layers(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
         # Independent: log_prob adds up the components of an action.

@@ -3,7 +3,7 @@
 REINFORCE waits for the end of an episode, and its return v_t says little about one action among
 many (credit assignment). So let a critic Q_phi(s,a) judge the actions: the actor pi_theta picks an
 action, the critic tells it how good that was. The critic learns as in Q-learning, from the "real
-value" R + gamma max_a Q_phi(s',a), and can borrow the tricks of Q-learning. "Two networks,
+value" R + gamma max_a Q_phi(s',a), and could borrow its tricks, such as replay. "Two networks,
 extremely hard to converge", says the slide: the critic's errors mislead the actor, and the critic
 sees only the states and actions that the actor chooses.
 
@@ -23,7 +23,7 @@ a terminal s_{t+1}, so y_t = R_{t+1} there. A time limit ends an episode, too, b
 state is not terminal: the task would have gone on. Both updates are computed from the same theta
 and phi, so their order does not matter.
 
-Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
     Mean (off: --no-expected) instead of the max: y_t = R_{t+1} + gamma sum_a pi(a|s_{t+1})
         Q_phi(s_{t+1},a). With the max the critic estimates Q*, the values of the optimal
@@ -35,7 +35,7 @@ Beyond the slide (--literal is LITERAL below: whatever has a flag off, and const
         networks, which saves most of the computing time. Both updates take the mean over them.
     Adam (off: --no-adam) instead of the plain gradient step. It divides each weight's gradient by
         its usual size, so one alpha fits returns of 1 and of 500.
-    Small last weights of the actor: at first it is almost the same in every state. State components
+    Small last weights of the actor, so it begins almost the same in every state. State components
         bounded within (-1, 1) are divided by their bound (by common.envs.make, not here).
 
 Try
@@ -79,7 +79,6 @@ def train(
     """Train on Discrete actions; returns actor, critic and the list of episode returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # a second thread only costs time in small networks
-    # SameStep: where an episode ends, the next one begins in the same call of step().
     envs = gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode="SameStep")
     space = envs.single_observation_space
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
@@ -87,7 +86,8 @@ def train(
     actor[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
     critic = Network(space.shape, envs.single_action_space.n, hidden, trunk)  # Q_phi
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
-    optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
+    Optimizer = torch.optim.Adam if adam else torch.optim.SGD
+    optimizer = Optimizer(groups, fused=True)
 
     state, _ = envs.reset(seed=seed)  # (N, n_features), from N different seeds
     episode_return = np.zeros(n_envs)
@@ -102,7 +102,8 @@ def train(
         log_probs = actor(s).log_softmax(dim=1)  # (N, n_actions), with the gradient for [1]
         a = log_probs.detach().exp().multinomial(1)  # (N, 1)
         # [c] Take action a_t, observe R_{t+1}, s_{t+1} (vectorised over actors)
-        # terminated: s_{t+1} is terminal. truncated: a time limit ended the episode.
+        # terminated: s_{t+1} is terminal. truncated: a time limit ended the episode. SameStep: the
+        # same call begins the next one.
         state, reward, terminated, truncated, info = envs.step(a.squeeze(1).cpu().numpy())
         episode_return += reward
         length += 1
@@ -128,7 +129,7 @@ def train(
             y = torch.as_tensor(reward).float() + gamma * torch.as_tensor(1 - terminated) * value
         # [1] Actor update: Delta theta = alpha Q_phi(s_t,a_t) grad_theta log pi_theta(a_t|s_t)
         #   (vectorised over actors)
-        # Minus: the optimiser descends, [1] climbs. Both networks move below [2].
+        # Minus: the optimiser descends, [1] climbs. Both updates are carried out below [2].
         Q = critic(s)  # (N, n_actions)
         Q_t = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), (N,)
         if advantage:  # beyond the slide: y_t minus the mean under pi
@@ -153,7 +154,7 @@ def train(
 
 
 # The slide. In [1] Q itself is the weight, and most of Q does not depend on the action: with gamma
-# at 0.99 the policy soon takes one action only. With a smaller one the action matters more.
+# at 0.99 the policy soon takes one action only. With a smaller gamma the action matters more.
 LITERAL = dict(n_envs=1, gamma=0.9, alpha=1e-4, expected=False, advantage=False, adam=False)
 
 

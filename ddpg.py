@@ -2,9 +2,9 @@
 
 DQN takes a max over actions, but "how to take max on continuous actions?", asks the lecture. Here a
 second network, the actor mu(s), learns to output the best action. It is deterministic, which
-removes the expectation over actions: Q(s,a) = E[r + gamma Q(s', mu(s'))]; DQN is the case
-mu(s) = argmax_a Q(s,a). The critic Q is trained as in DQN, but its targets come from slow copies of
-both networks, Q' and mu': a target that moves with Q itself may run away from it. The actor climbs
+removes the expectation over actions: Q(s,a) = E[r + gamma Q(s', mu(s'))]; DQN is the case mu(s) =
+argmax_a Q(s,a). The critic Q is trained as in DQN, but its targets come from slow copies of both
+networks, Q' and mu': a target that moves with Q itself makes learning unstable. The actor climbs
 the critic: grad_a Q says in which direction the action should move, and the chain rule carries that
 on to the actor's weights.
 
@@ -37,7 +37,7 @@ open: here it is the paper's Ornstein-Uhlenbeck process (its theta = 0.15, but s
 of 0.2); the slide's demo takes independent Gaussian noise with a falling standard deviation (and
 reward / 10).
 
-Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
     Warm-up (off: --warmup 0). At first the actions are random, and nothing is learned, so R holds
         actions from all over the space before the actor settles on some of them.
@@ -93,7 +93,7 @@ def train(
 
     # [1] Randomly initialize critic network Q(s,a|theta^Q) and actor mu(s|theta^mu)
     #   with weights theta^Q and theta^mu
-    # In DQN each action has an output; continuous actions cannot, so Q takes the action as input.
+    # DQN has one output for each action; here the action is an input of Q.
     critic = Critic(n_features, action_size, hidden)
     actor = Actor(n_features, action_size, hidden)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=beta, fused=True)
@@ -114,10 +114,10 @@ def train(
     # [4] for episode = 1, M do
     for episode in range(1, episodes + 1):
         # [5] Initialize a random process N for action exploration
-        # It begins at 0 in each episode and then wanders: the agent pushes one way for a while.
+        # It begins at 0 in each episode and keeps its direction for a while.
         N = OrnsteinUhlenbeck(action_size, sigma, rng)
         # [6] Receive initial observation state s_1
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # seeds all later episodes, too
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
         episode_return = 0.0
         length = 0
         done = False
@@ -169,15 +169,15 @@ def train(
             critic_optimizer.step()
             # [14] Update the actor policy using the sampled policy gradient: grad_theta^mu J ~
             #   1/N sum_i grad_a Q(s,a|theta^Q)|s=s_i,a=mu(s_i) grad_theta^mu mu(s|theta^mu)|s_i
-            # Autograd applies the chain rule from Q through a = mu(s_i) to theta^mu, and to it only
-            # (inputs). Minus: the optimiser descends, J climbs.
+            # Autograd applies the chain rule from Q through a = mu(s_i) to theta^mu; inputs: the
+            # critic gets no gradient. Minus: the optimiser descends, J climbs.
             J = critic(state_i, actor(state_i)).mean()
             actor_optimizer.zero_grad()
             (-J).backward(inputs=list(actor.parameters()))
             actor_optimizer.step()
             # [15] Update the target networks: theta^Q' <- tau theta^Q + (1-tau) theta^Q'
             #   theta^mu' <- tau theta^mu + (1-tau) theta^mu'
-            # lerp_ is this formula.
+            # lerp_ computes tau p + (1-tau) p_target in place.
             with torch.no_grad():
                 for p_target, p in zip(theta_target, theta, strict=True):
                     p_target.lerp_(p, tau)
@@ -218,15 +218,12 @@ class ReplayMemory:
 
     def __init__(self, capacity: int):
         self.capacity = capacity
-        self.transitions = []
+        self.transitions = {}  # a ring: place -> transition
         self.stored = 0  # how many were stored so far
 
     def store(self, *transition) -> None:
         """Put one transition in; in a full memory it replaces the oldest."""
-        if self.stored < self.capacity:
-            self.transitions.append(transition)
-        else:
-            self.transitions[self.stored % self.capacity] = transition
+        self.transitions[self.stored % self.capacity] = transition
         self.stored += 1
 
     def sample(self, batch: int, rng: np.random.Generator) -> list[torch.Tensor]:

@@ -30,18 +30,19 @@ On the epsilon-greedy slide epsilon is the probability of the best action; in th
 and here it is the probability of a random one. A time limit ends an episode, but its last state is
 not terminal: the task would have gone on, so y_j needs the value after it.
 
-Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
     n steps (off: --n-steps 1). The target sums n discounted rewards before the bootstrap. A reward
-        reaches earlier states in fewer updates. The price is a bias: all actions after the first
-        are those of an older policy, which explored.
+        reaches earlier states in fewer updates. The price is a bias: the later actions come from an
+        older, exploring policy.
     Fewer updates (off: --train-every 1). One gradient step for four steps of the environment saves
         most of the computing time.
-    Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001.
-        Q then is a weighted mean of rewards, small enough for a new network to learn quickly. The Q
-        that is returned is in these units.
-    Adam instead of the plain gradient step; no step before D holds one minibatch; state components
-        bounded within (-1, 1) are divided by their bound (by common.envs.make, not here).
+    Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001. Q
+        then is at most as large as the largest reward (gamma up to 0.999), small enough for a new
+        network to learn quickly. The Q that is returned is in these units.
+    Adam instead of the plain gradient step; no gradient step until D holds one minibatch, which is
+        drawn with replacement; state components bounded within (-1, 1) are divided by their bound
+        (by common.envs.make, not here).
 
 Try
 
@@ -98,7 +99,7 @@ def train(
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
 
     # [1] Initialize replay memory D to capacity N
-    # With n_steps = 1 it holds single transitions, the last N, as on the slide.
+    # The last N transitions, a ReplayMemory (below); n_steps = 1 is exactly the slide's D.
     D = NStepMemory(memory, n_steps, gamma)
     # [2] Initialize action-value function Q with random weights
     # One pass through the network gives the values of all actions.
@@ -112,7 +113,7 @@ def train(
     for episode in range(1, episodes + 1):
         # [4] Initialise sequence s_1 = {x_1} and preprocessed sequence phi_1 = phi(s_1)
         # phi_t is `state`. The wrappers of env have preprocessed x already: see phi() below.
-        x, _ = env.reset(seed=seed if episode == 1 else None)  # seeds all later episodes, too
+        x, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
         state = phi(x)
         episode_return = 0.0
         length = 0
@@ -137,7 +138,7 @@ def train(
             episode_return += reward
             length += 1
             # [9] Set s_{t+1} = s_t, a_t, x_{t+1} and preprocess phi_{t+1} = phi(s_{t+1})
-            # s_{t+1} itself is not kept: x already holds what phi needs of it.
+            # x (for Atari the last 4 images) is all that phi needs of s_{t+1}.
             next_state = phi(x)
             # [10] Store transition (phi_t, a_t, r_t, phi_{t+1}) in D
             # `terminated` is kept for [12]. A time limit is not terminal: the task would have gone
@@ -153,7 +154,8 @@ def train(
             state_j, action_j, reward_j, next_state_j, terminated_j, gamma_j = D.sample(batch, rng)
             # [12] Set y_j = r_j for terminal phi_{j+1}; r_j + gamma max_a' Q(phi_{j+1}, a'; theta)
             #   for non-terminal phi_{j+1}
-            # 1 - terminated_j is 0 for a terminal phi_{j+1}. gamma_j: gamma, with n steps gamma^n.
+            # 1 - terminated_j is 0 for a terminal phi_{j+1}. gamma_j is gamma to the number of
+            # rewards in reward_j.
             with torch.no_grad():  # y is a constant, (batch,)
                 next_value = q_network(next_state_j).amax(dim=1)
                 y = reward_j + gamma_j * (1 - terminated_j) * next_value
@@ -182,8 +184,8 @@ LITERAL = dict(alpha=1e-3, batch=32, train_every=1, n_steps=1, scale_rewards=Fal
 def phi(x: np.ndarray) -> np.ndarray:
     """phi of the sequence that ends in x: a copy of x, since env's wrappers preprocess it.
 
-    A vector, (n_features,), usually says enough. One image of a game does not show where the ball
-    is going, so x holds the last 4 of Atari's, grey: (4, 84, 84).
+    A vector, (n_features,), usually describes the state fully. One image of a game does not show
+    where the ball is going, so for Atari x holds the last 4 grey images: (4, 84, 84).
     """
     return np.array(x)
 
@@ -201,15 +203,12 @@ class ReplayMemory:
 
     def __init__(self, capacity: int):
         self.capacity = capacity
-        self.transitions = []
+        self.transitions = {}  # a ring: place -> transition
         self.stored = 0  # how many were stored so far
 
     def store(self, *transition) -> None:
         """Put one transition in; in a full memory it replaces the oldest."""
-        if self.stored < self.capacity:
-            self.transitions.append(transition)
-        else:
-            self.transitions[self.stored % self.capacity] = transition
+        self.transitions[self.stored % self.capacity] = transition
         self.stored += 1
 
     def sample(self, batch: int, rng: np.random.Generator) -> list[torch.Tensor]:

@@ -1,10 +1,10 @@
 """Proximal policy optimisation (PPO). Lecture part 5, "PPO".
 
 Samples of a policy estimate the policy gradient of that policy only: after one step they are out of
-date. PPO collects a batch with pi_theta_old and takes many small steps on it, but is penalised for
-moving away. The objective weights each advantage A_t by how much more likely the action has become,
-pi_theta / pi_theta_old, and subtracts a penalty for the divergence KL[pi_theta_old, pi_theta]. Each
-batch is used many times, and the policy stays near the one that collected it.
+date. PPO collects a batch with pi_theta_old and takes many small steps on it. The objective weights
+each advantage A_t by how much more likely the action has become, pi_theta / pi_theta_old, and
+subtracts a penalty for the divergence KL[pi_theta_old, pi_theta]. Each batch is used many times,
+and the policy stays near the one that collected it.
 
 Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Schulman et al., 2017)
 
@@ -21,19 +21,20 @@ Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Sch
 Where the slide is loose: it gives the objective [1] only. The KL compares theta with theta_old, the
 policy that collected the batch (in rlhf.py another KL keeps it near the supervised policy). The
 paper's other surrogate is --clip 0.2: min(ratio_t A_t, clip(ratio_t, 1-eps, 1+eps) A_t) with
-ratio_t = pi_theta / pi_theta_old and eps = 0.2. The paper found it better on its benchmarks.
+ratio_t = pi_theta / pi_theta_old and eps = 0.2. The paper found it better on its benchmarks. A time
+limit is not terminal: [d] takes V of the state where it cut the episode.
 
-Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
     Normalised rewards (off: --no-normalize-rewards). Rewards are divided by the standard deviation
-        of their discounted sums so far, so V learns numbers of about 1 in all environments. The V
-        that is returned is in these units.
+        of their discounted sums so far, so V learns numbers of moderate size. The V that is
+        returned is in these units.
     V, which GAE needs, learns by the squared error in the same loop, and [1] is climbed by Adam,
         whose step size falls to 0 over the budget, as in the paper's runs on Atari: late updates do
         not destroy a good policy.
-    Small last weights of the policy: at first it is almost the same in every state. State
-        components bounded within (-1, 1) are divided by their bound, and Box actions are rescaled
-        to [-1, 1] and clipped (by common.envs.make, not here).
+    Small last weights of the policy, so it begins almost the same in every state. State components
+        bounded within (-1, 1) are divided by their bound, and Box actions are rescaled to [-1, 1]
+        and clipped (by common.envs.make, not here).
 
 Try
 
@@ -133,11 +134,11 @@ def train(
         next_values = V(s_next).detach().cpu().numpy().reshape(horizon, n_envs)
         A = gae(rewards, values, next_values, terminated, done, gamma, gae_lambda)
         # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
-        # Actors and timesteps no longer matter: (T, N) -> (NT,), in the order of s. Each epoch has
-        # another random order, since neighbours in time are alike.
+        # Actors and timesteps no longer matter: (T, N) -> (NT,), in the order of s. Each epoch
+        # shuffles them: neighbours in time are alike.
         a = torch.cat(actions)
         log_pi_old = policy_old(s).log_prob(a)
-        target = torch.as_tensor(A + values).flatten()  # what V should have said
+        target = torch.as_tensor(A + values).flatten()  # the return that V should predict
         A = torch.as_tensor(A).flatten()
         for _ in range(epochs):
             for j in torch.randperm(len(s)).split(batch):
@@ -147,7 +148,7 @@ def train(
                 # gradient 0, and the gradient of [1] is the policy gradient.
                 pi = policy(s[j])
                 ratio = (pi.log_prob(a[j]) - log_pi_old[j]).exp()  # (M,)
-                if not clip:
+                if clip == 0:
                     L = (ratio * A[j] - beta * kl_divergence(policy_old(s[j]), pi)).mean()
                 else:  # the other surrogate: beyond 1 +- eps an action gains nothing more
                     L = torch.minimum(ratio * A[j], ratio.clamp(1 - clip, 1 + clip) * A[j]).mean()
@@ -159,7 +160,7 @@ def train(
                 loss.backward()
                 optimizer.step()
         # [f] d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
-        # d large: the policy moved too far from the one that collected the batch.
+        # d large: the policy moved too far from the one that collected the batch; beta grows.
         d = kl_divergence(policy_old(s), policy(s)).mean().item()
         if d < d_targ / 1.5:
             beta /= 2
@@ -179,9 +180,9 @@ def gae(rewards, values, next_values, terminated, done, gamma: float, gae_lambda
     """Advantages by generalised advantage estimation; arrays or tensors, (T, N) each.
 
     values are V(s_t), next_values V(s_{t+1}). delta_t is the error of V in one step, and
-    A_t = delta_t + gamma lambda A_{t+1} the discounted sum of all later ones: lambda = 0 has little
-    variance and V's bias, 1 more variance, less bias. A terminal state has no future value. A time
-    limit has, but it, too, is where the sum ends.
+    A_t = delta_t + gamma lambda A_{t+1} the discounted sum of this and all later errors: lambda = 0
+    has little variance and V's bias, 1 more variance, less bias. After a terminal state the value
+    is 0, after a time limit V(s_{t+1}); the sum ends at both.
     """
     A = rewards + gamma * (1 - terminated) * next_values - values  # delta_t; the loop adds the rest
     for t in reversed(range(len(A) - 1)):
@@ -195,15 +196,15 @@ class Policy(nn.Module):
     def __init__(self, shape: tuple[int, ...], actions: gym.Space, hidden: int, trunk=None):
         super().__init__()
         first = [trunk(shape, hidden)] if trunk else [nn.Linear(shape[0], hidden), nn.Tanh()]
-        n = gym.spaces.flatdim(actions)  # one logit for each action, or one mean
+        n = gym.spaces.flatdim(actions)  # a logit for each action, or a mean for each component
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
-        # Box actions: one standard deviation for all states. Its logarithm may be any number.
+        # Box actions: the logarithm of each component's standard deviation, equal in all states.
         self.log_std = nn.Parameter(torch.zeros(n)) if isinstance(actions, gym.spaces.Box) else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
-        outputs = self.layers(states)  # logits, or means; validate_args=False is faster
+        outputs = self.layers(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
         # Independent: log_prob adds up the components of an action.
@@ -221,7 +222,7 @@ class Value(nn.Sequential):
 class NormalizeRewards:
     """Beyond the slide: rewards divided by the standard deviation of their discounted sums.
 
-    As Gymnasium's NormalizeReward: the sum at a terminal step is the last reward alone.
+    Like Gymnasium's NormalizeReward it drops the sum at a terminal step before the reward is added.
     """
 
     def __init__(self, n_envs: int, gamma: float):

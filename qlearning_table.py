@@ -1,11 +1,11 @@
 """Q-learning with a table (off-policy TD control). Lecture part 2, "Q-learning".
 
-Keep one number Q(s,a) for every state and action: an estimate of the return after taking a in
-s and the best actions from then on. Before a step the table holds the "estimated value" Q(S,A). The
-step shows R and S', and with them a "real value", R + gamma max_a Q(S',a). It is real in R only;
-the rest is the table's own estimate. Q(S,A) moves towards it by the fraction alpha of the
-difference. The max makes it off-policy: the actions come from an epsilon-greedy policy, but the
-table learns Q*, the values of the optimal one.
+Keep one number Q(s,a) for every state and action: an estimate of the return after taking a in s and
+the best actions from then on. Before a step the table holds the "estimated value" Q(S,A). The step
+shows R and S', and with them a "real value", R + gamma max_a Q(S',a). Only R is real in it; the
+rest is the table's own estimate. Q(S,A) moves towards it by the fraction alpha of the difference.
+The max makes it off-policy: the actions come from an epsilon-greedy policy, but the table
+approaches Q*, the values of the optimal one.
 
 Pseudocode (Q-learning for estimating pi ~ pi*; Watkins, 1989; Sutton & Barto, section 6.5)
 
@@ -26,11 +26,11 @@ is --epsilon 0.1. In the expansion of Q the slide repeats R_{t+2} where R_{t+3} 
 "<=" of its derivation is "=" for Q* only. A time limit ends an episode, but S' is not terminal
 then: the task would have gone on, so the values of S' still count in [8].
 
-Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
-    Falling epsilon (off: --no-epsilon-decay). Epsilon falls linearly to 0 over the budget of
-        episodes (it stays above 0 if `steps` end the run first). Random actions find better ones
-        at first; once the table is good, they only lower the returns.
+    Falling epsilon (off: --no-epsilon-decay). Epsilon falls linearly towards 0 over the budget of
+        episodes (less far if `steps` end the run first). At first random actions discover better
+        ones; once the table is good, they only lower the returns.
 
 Try
 
@@ -57,7 +57,7 @@ def train(
     steps: int = 1_000_000,  # environment steps at most; training stops at whichever comes first
     gamma: float = 0.99,  # discount of the return
     alpha: float = 0.1,  # step size
-    epsilon: float = 0.3,  # probability of a random action (the slide's epsilon is 1 minus it)
+    epsilon: float = 0.3,  # probability of a random action
     epsilon_decay: bool = True,  # let epsilon fall linearly to 0 over the episodes
     on_episode=None,  # called with (episode_return, length, step); may return True to stop
 ) -> tuple[np.ndarray, list[float]]:
@@ -82,7 +82,7 @@ def train(
         if epsilon_decay:  # beyond the slide
             eps *= 1 - (episode - 1) / episodes
         # [4] Initialize S
-        S, _ = env.reset(seed=seed if episode == 1 else None)  # seeds all later episodes, too
+        S, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
         episode_return = 0.0
         length = 0
         done = False
@@ -90,8 +90,8 @@ def train(
         while step < steps:
             step += 1
             # [6] Choose A from S using policy derived from Q (e.g. epsilon-greedy)
-            # eps: probability of a random action (the 0.9 of the epsilon-greedy slide is 0.1 here).
-            # Greedy actions alone would repeat the first good path: better ones stay untried.
+            # eps: probability of a random action. Greedy actions alone would repeat the first good
+            # path: better ones would stay untried.
             if rng.random() < eps:
                 A = rng.integers(n_actions)
             else:

@@ -24,19 +24,20 @@ needs the theta that played the episode: this code takes one gradient step with 
 slide's snippet takes the mean over t. A time limit is not terminal: rewards are missing after it.
 Only a baseline can stand for them; without one v_t leaves them out.
 
-Beyond the slide (--literal is LITERAL below: whatever has a flag off, and constants to suit)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
     Baseline (off: --no-baseline). The weight is v_t minus a learned V(s_t). If all returns are
         positive, v_t makes every action taken more likely; v_t - V(s_t) only those that did better
         than V expected. The expected gradient stays the same, its variance is usually lower. After
         a time limit V of the last state stands for the missing rewards.
     Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001.
-        v_t then is a weighted mean of rewards, small enough for a new V to learn quickly.
+        v_t then is at most as large as the largest reward (gamma up to 0.999), small enough for a
+        new V to learn quickly.
     Adam (off: --no-adam) instead of the plain gradient step. It divides each weight's gradient by
         its usual size, so one alpha fits returns of 1 and of 500.
-    Small last weights of the policy: at first it is almost the same in every state. State
-        components bounded within (-1, 1) are divided by their bound, and Box actions are rescaled
-        to [-1, 1] and clipped (by common.envs.make, not here).
+    Small last weights of the policy, so it begins almost the same in every state. State components
+        bounded within (-1, 1) are divided by their bound, and Box actions are rescaled to [-1, 1]
+        and clipped (by common.envs.make, not here).
 
 Try
 
@@ -86,7 +87,8 @@ def train(
     policy = Policy(space.shape, env.action_space, hidden, trunk)
     V = Value(space.shape, hidden, trunk)  # beyond the slide: the baseline
     groups = [dict(params=policy.parameters(), lr=alpha), dict(params=V.parameters(), lr=beta)]
-    optimizer = (torch.optim.Adam if adam else torch.optim.SGD)(groups, fused=True)
+    Optimizer = torch.optim.Adam if adam else torch.optim.SGD
+    optimizer = Optimizer(groups, fused=True)
 
     reward_scale = max(1 - gamma, 1e-3) if scale_rewards else 1.0  # beyond the slide
     returns = []
@@ -94,7 +96,7 @@ def train(
     # [2] for each episode {s_1, a_1, r_2, ..., s_{T-1}, a_{T-1}, r_T} ~ pi_theta do
     # It is played to its end first, since v_t needs all rewards after step t.
     for episode in range(1, episodes + 1):
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # seeds all later episodes, too
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
         states = [state]
         actions = []
         rewards = []
@@ -118,16 +120,15 @@ def train(
         b = V(s) if baseline else torch.zeros(len(s))  # beyond the slide: the baseline, (T,)
         # [3] for t = 1 to T-1 do
         # Backwards: v_t = r_{t+1} + gamma v_{t+1}. Python counts from 0, so rewards[0] is r_2.
-        # v[-1] is what follows s_T: 0 if it is terminal; after a time limit b.
+        # v[-1], the return after s_T: 0 if s_T is terminal, after a time limit b.
         v = np.zeros(len(states))  # (T,)
         v[-1] = 0.0 if terminated else b[-1].item()
         for t in reversed(range(len(rewards))):
             v[t] = rewards[t] + gamma * v[t + 1]
-        v = torch.as_tensor(v[:-1]).float()  # (T-1,)
         # [4] theta <- theta + alpha grad_theta log pi_theta(s_t, a_t) v_t (vectorised over t)
         # Minus: the optimiser descends, the box climbs. One step, with the sum over t.
         log_pi = policy(s[:-1]).log_prob(a)  # (T-1,)
-        weight = v - b[:-1]  # v_t on the slide: there is no baseline, b is 0
+        weight = torch.as_tensor(v[:-1]).float() - b[:-1]  # v_t on the slide, where b is 0
         policy_loss = -(weight.detach() * log_pi).sum()  # detach: the weight is a constant
         V_loss = weight.square().mean()  # beyond the slide: V learns to predict v_t
         loss = policy_loss + V_loss  # they share no weight: one step moves both networks
@@ -144,7 +145,7 @@ def train(
     return policy, returns
 
 
-# The slide. A plain step grows with the returns and with the length of the episode: alpha is small.
+# The slide. A plain step grows with the returns and the length of the episode, so alpha is small.
 LITERAL = dict(alpha=3e-5, baseline=False, scale_rewards=False, adam=False)
 
 
@@ -154,15 +155,15 @@ class Policy(nn.Module):
     def __init__(self, shape: tuple[int, ...], actions: gym.Space, hidden: int, trunk=None):
         super().__init__()
         first = [trunk(shape, hidden)] if trunk else [nn.Linear(shape[0], hidden), nn.Tanh()]
-        n = gym.spaces.flatdim(actions)  # one logit for each action, or one mean
+        n = gym.spaces.flatdim(actions)  # a logit for each action, or a mean for each component
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
-        # Box actions: one standard deviation for all states. Its logarithm may be any number.
+        # Box actions: the logarithm of each component's standard deviation, equal in all states.
         self.log_std = nn.Parameter(torch.zeros(n)) if isinstance(actions, gym.spaces.Box) else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
-        outputs = self.layers(states)  # logits, or means; validate_args=False is faster
+        outputs = self.layers(states)  # logits, or means
         if self.log_std is None:
             return Categorical(logits=outputs, validate_args=False)
         # Independent: log_prob adds up the components of an action.

@@ -34,23 +34,23 @@ Pseudocode ([1] to [3] are the slide's steps; [a] to [p] carry them out; Ouyang 
                 with ratio_t = pi_theta(y_t|x, ...) / pi_theta_old(y_t|x, ...)
     [p]     theta_old <- theta
 
-Where the slide is loose: it shows the three steps as pictures; the formulas are the paper's, and so
-are the penalty that is paid word by word, the reward model that begins as the supervised policy,
-and V that begins as the reward model. Two distances are kept apart: the penalty in [l] is, on
+Where the slide is loose: it shows the three steps as pictures. The formulas are the paper's, and so
+are three choices: the penalty is paid word by word, the reward model begins as the supervised
+policy, and V begins as the reward model. Two distances are kept apart: the penalty in [l] is, on
 average, beta KL[pi_theta_old, pi_SFT] and keeps the policy near the supervised one for the whole
 training; the clip in [o] keeps it near pi_theta_old for one iteration, which is what the slide on
 PPO has its KL for (ppo.py).
 
 Beyond the slide
 
-    The language has 28 words, one of them the full stop, and the labeller is a rule and chance
-        (common/language.py), so we can see what the reward model gets wrong. He ranks two outputs;
-        in the paper it is four to nine.
-    r_phi(x, y) is a sum over the words, where part t has read the words up to y_t; it learns from
-        fewer comparisons than one number at the last word.
+    The language has 28 words, one of them the full stop, and the labeller is a rule with random
+        mistakes (common/language.py), so we can see what the reward model gets wrong. Two outputs
+        are ranked; in the paper it is four to nine. A text without a full stop ends after T words.
+    r_phi(x, y) is a sum over the words, where part t has read the words up to y_t: a denser signal
+        than one number at the last word.
     Adam; gamma = 1; V learns by the squared error beside [o], which has the paper's clip instead of
-        the slide's KL. The pretraining is left out (pi_SFT has read the demonstrations only), and
-        so is its gradient in [o].
+        the slide's KL. There is no pretraining (pi_SFT has read the demonstrations only), and no
+        pretraining loss in [o].
 
 Try
 
@@ -59,8 +59,8 @@ Try
     python rlhf.py --comparisons 500
     python rlhf.py --load runs/rlhf/seed0
 
-Without the penalty (the second training of each run, beta 0) the true reward first rises, from -2
-to about 4, and then falls, while the score goes on rising.
+Without the penalty (the second training on the command line, beta 0) the true reward first rises,
+from -2 to about 4, and then falls, while the score goes on rising.
 
 References
 
@@ -99,7 +99,7 @@ def train(
     # It learns to write sentences on a topic, kind and cruel ones alike.
     pi_sft = fine_tune(language, seed=seed, demonstrations=demonstrations, on_batch=on_batch)
     # [2] Collect comparison data, and train a reward model
-    # It learns what the labeller likes: step [3] knows the true reward only from it.
+    # It learns what the labeller likes; step [3] sees this model only, not the true reward.
     r_phi = reward_model(language, pi_sft, seed=seed, comparisons=comparisons, on_batch=on_batch)
     # [3] Optimize a policy against the reward model using PPO
     # The policy begins as the supervised one.
@@ -152,13 +152,13 @@ def reward_model(
     y_1 = generate(pi_sft, x, language.length)
     y_2 = generate(pi_sft, x, language.length)
     # [e] A labeller ranks the outputs: y_w is better than y_l (vectorised over comparisons)
-    # Of two that are about as good he may prefer either.
+    # Of two that are about as good either may win.
     y_w, y_l = language.rank(x, y_1, y_2, np.random.default_rng(seed))
     # [f] for minibatch = 1, 2, ... do
     for j in minibatches(comparisons, batch, epochs):
         # [g] minimize over phi: E[ -log sigma(r_phi(x, y_w) - r_phi(x, y_l)) ]
         # sigma of the difference is the chance that y_w wins (Bradley and Terry). Only differences
-        # count: r_phi has no zero of its own.
+        # count, so r_phi is known up to a constant.
         score_w = score(r_phi, x[j], y_w[j])  # (M,)
         score_l = score(r_phi, x[j], y_l[j])
         loss = -logsigmoid(score_w - score_l).mean()
@@ -200,16 +200,16 @@ def ppo(
         # [i] New prompts x are sampled
         x = language.sample_prompts(n_outputs)  # (N,)
         # [j] The policy pi_theta_old generates an output y for each
-        # Positions after END are padding: no word was chosen there, so that none may count.
+        # Positions after END are padding: no word was chosen there, so they do not count.
         y = generate(policy_old, x, language.length)  # (N, T)
         mask = until_end(y)  # (N, T)
         step += int(mask.sum())
         # [k] The reward model calculates a reward r_phi(x, y)
-        # It takes the environment's place and learns no more.
+        # It replaces the environment, and is not trained further.
         scores = score(r_phi, x, y).detach()  # (N,); detach: a constant for [o], as all below
         # [l] The rewards add up to r_phi(x, y) - beta log(pi_theta_old(y|x) / pi_SFT(y|x))
-        # Each word pays for its own part of the logarithm. The score judges the whole text and
-        # comes with its last word.
+        # Each word has its own part of the penalty. The score judges the whole text and comes
+        # with its last word.
         log_pi_old = log_prob(policy_old, x, y).detach()  # (N, T)
         log_pi_sft = log_prob(pi_sft, x, y).detach()
         last = torch.arange(language.length) == mask.sum(1, keepdim=True) - 1  # at the last word
@@ -220,7 +220,7 @@ def ppo(
         next_values = torch.cat([values[:, 1:], torch.zeros(n_outputs, 1)], 1)
         end = last.float().T
         A = gae(rewards.T, values.T, next_values.T, end, end, 1.0, gae_lambda).T
-        target = A + values  # what V should have said
+        target = A + values  # the return that V should predict
 
         # [n] The reward updates the policy using PPO, with K epochs and minibatch size M
         for j in minibatches(n_outputs, batch, epochs):
@@ -258,7 +258,8 @@ class Transformer(nn.Module):
         self.word = nn.Embedding(n_words, width)
         self.place = nn.Embedding(length + 1, width)
         options = dict(dim_feedforward=2 * width, dropout=0.0, batch_first=True, norm_first=True)
-        layer, norm = nn.TransformerEncoderLayer(width, 2, **options), nn.LayerNorm(width)
+        layer = nn.TransformerEncoderLayer(width, 2, **options)
+        norm = nn.LayerNorm(width)
         self.layers = nn.TransformerEncoder(layer, layers, norm, enable_nested_tensor=False)
         self.head = nn.Linear(width, outputs)
 
@@ -305,7 +306,7 @@ def until_end(y: torch.Tensor) -> torch.Tensor:
 
 
 def minibatches(n: int, batch: int, epochs: int) -> list[torch.Tensor]:
-    """Indices: every epoch goes through all n in another order."""
+    """Indices: every epoch goes through all n in a new random order."""
     return [j for _ in range(epochs) for j in torch.randperm(n).split(batch)]
 
 
@@ -313,9 +314,9 @@ def gae(rewards, values, next_values, terminated, done, gamma: float, gae_lambda
     """Advantages by generalised advantage estimation; arrays or tensors, (T, N) each.
 
     values are V(s_t), next_values V(s_{t+1}). delta_t is the error of V in one step, and
-    A_t = delta_t + gamma lambda A_{t+1} the discounted sum of all later ones: lambda = 0 has little
-    variance and V's bias, 1 more variance, less bias. A terminal state has no future value. A time
-    limit has, but it, too, is where the sum ends.
+    A_t = delta_t + gamma lambda A_{t+1} the discounted sum of this and all later errors: lambda = 0
+    has little variance and V's bias, 1 more variance, less bias. After a terminal state the value
+    is 0, after a time limit V(s_{t+1}); the sum ends at both.
     """
     A = rewards + gamma * (1 - terminated) * next_values - values  # delta_t; the loop adds the rest
     for t in reversed(range(len(A) - 1)):
