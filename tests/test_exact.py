@@ -147,6 +147,18 @@ def test_one_seed_one_result(script, actions):
 
 
 @every
+def test_the_seed_reaches_the_agent(script):
+    """Another seed acts otherwise where the environment is the same for all seeds."""
+    spaces = fitting(script)
+    actions = lambda seed: [
+        str(step[1])
+        for env in train(script, lambda: Constant(**spaces), seed=seed, steps=60)[-1]
+        for step in env.log
+    ]
+    assert actions(1) != actions(2)
+
+
+@every
 def test_literal_runs(script):
     options = SCRIPTS[script].LITERAL
     make = lambda: Mixed(**fitting(script))

@@ -218,6 +218,9 @@ def test_ddpg_step(recorders, monkeypatch):
     mu, slow_mu = ddpg.Actor(3, 2, 8), ddpg.Actor(3, 2, 8)
     load(critics.steps[0][0], slow_Q)
     load(actors.steps[0][0], slow_mu)
+    state, action, *_ = env.log[11]  # the last one of the warm-up
+    too_early = slow_mu(torch.as_tensor(state)).detach().numpy() + noises[11][1]
+    assert action != pytest.approx(too_early.clip(-1, 1), abs=1e-6)
     steps = zip(critics.steps, actors.steps, batches, env.log[12:], noises[12:], strict=True)
     for of_critic, of_actor, (_, batch), (state, action, *_), (_, noise) in steps:
         load(of_actor[0], mu)
