@@ -55,8 +55,7 @@ class FiniteMDP(gym.Env):
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}
     cell_pixels = 64
-    moves: tuple[tuple[int, int], ...]  # the step (rows, columns) of each action
-    action_names: tuple[str, ...]
+    moves, action_names = (), ()  # the step (rows, columns) of each action, and what it is called
     step_reward = 0.0  # of a move that ends in no terminal cell
 
     def __init__(self, cells, starts, render_mode):
@@ -105,11 +104,9 @@ class FiniteMDP(gym.Env):
         image = np.full((rows, n, columns, n, 3), WHITE, np.uint8)
         image[:, 0], image[:, :, :, 0] = LINE, LINE
         for s in self.P:
-            _, shape, colour = self.look(s)
-            cell = image[s // columns, :, s % columns]
+            cell, (_, shape, colour) = image[s // columns, :, s % columns], self.look(s)
             cell[masks[shape]] = colour
-            if s == self.s:
-                cell[distance < 0.26 * n] = RED
+        image[self.s // columns, :, self.s % columns][distance < 0.26 * n] = RED
         return image.reshape(rows * n, columns * n, 3) if self.render_mode == "rgb_array" else None
 
 
@@ -126,8 +123,7 @@ class Treasure(FiniteMDP):
     moves, action_names = ((0, -1), (0, 1)), ("left", "right")
 
     def __init__(self, size: int = 6, render_mode: str | None = None):
-        if size < 2:
-            raise BadInput(f"size {size}: Treasure needs at least 2 cells")
+        assert size >= 2, f"size {size}: Treasure needs at least 2 cells"
         super().__init__(["-" * (size - 1) + "T"], [0], render_mode)
 
 
@@ -163,8 +159,7 @@ class Maze(FiniteMDP):
     moves, action_names = ((-1, 0), (1, 0), (0, -1), (0, 1)), ("up", "down", "left", "right")
 
     def __init__(self, size: int = 4, render_mode: str | None = None):
-        if size < 4:
-            raise BadInput(f"size {size}: Maze needs at least 4, or the hells close off paradise")
+        assert size >= 4, f"size {size}: Maze needs at least 4, or the hells close off paradise"
         free = "." * (size - 3)
         cells = ["..." + free] * (size - 3) + [free + ".X.", free + "XP.", free + "..."]
         super().__init__(cells, [0], render_mode)
@@ -190,8 +185,7 @@ class MiniPong(gym.Env):
     rows, columns, paddle, action_names = 8, 9, 4, ("up", "down")
 
     def __init__(self, points: int = 1, skill: float = 0.5, render_mode: str | None = None):
-        if points < 1 or not 0 <= skill <= 1:
-            raise BadInput(f"points {points}, skill {skill}: at least 1 point, skill in [0, 1]")
+        assert points >= 1 and 0 <= skill <= 1, "at least 1 point, and skill in [0, 1]"
         self.points, self.skill, self.render_mode = points, skill, render_mode
         self.observation_space = Box(0, 255, (self.rows, self.columns, 1), np.uint8)
         self.action_space = Discrete(2)
@@ -226,7 +220,7 @@ class MiniPong(gym.Env):
             if not 0 <= hit < self.paddle:
                 reward = -side
                 self.score[-side] += 1
-        image, done = self._image(), max(self.score.values()) == self.points
+        image, done = self._image(), max(self.score.values()) >= self.points
         if reward and not done:
             self._serve()
         return image, float(reward), done, False, {}
@@ -275,7 +269,6 @@ def make(env_id: str, table: bool = False, /, **options) -> gym.Env:
             spaces fit no script; the message says what to do.
     """
     name, seen = env_id.split(":")[-1], {}
-    given = "".join(f" {key}={value!r}" for key, value in options.items())
     if name.startswith("ALE/"):  # the package ale_py registers them
         env_id, seen = f"ale_py:{name}", {"screen_size": options.pop("screen_size", 84)}
         if options.get("obs_type", "rgb") == "rgb":  # AtariPreprocessing repeats the actions
@@ -294,11 +287,12 @@ def make(env_id: str, table: bool = False, /, **options) -> gym.Env:
         missing = getattr(error.__cause__ or error, "name", None)
         if isinstance(error, ModuleNotFoundError) or missing == "cv2":
             package = {"cv2": "opencv-python-headless", "ale_py": "ale-py opencv-python-headless"}
-            why = f"pip install {package.get(missing, missing)}, or check the id"
+            install = package.get(missing, missing)
+            why = f"no module {missing}: pip install {install}, or check the id"
         elif isinstance(error, gym.error.UnregisteredEnv) or not name:
             near = difflib.get_close_matches(name, gym.registry) or ["CartPole-v1", "Maze-v0"]
             why = f"there is none of this name; try {', '.join(near)}"
-        raise BadInput(f"environment {env_id!r}{given} does not open: {why}") from error
+        raise BadInput(f"environment {env_id!r} does not open: {why}") from error
     return prepared(env, table)
 
 
@@ -316,7 +310,7 @@ def prepared(env: gym.Env, table: bool = False) -> gym.Env:
 
     Raises:
         BadInput: the spaces fit no script.
-        FloatingPointError (in reset and step): a state or a reward is not finite.
+        FloatingPointError (in reset and step): a state, a reward or an action is not finite.
     """
     states, actions, name = env.observation_space, env.action_space, name_of(env)
     parts = states if isinstance(states, (Tuple, MultiDiscrete)) else [states]
@@ -326,17 +320,14 @@ def prepared(env: gym.Env, table: bool = False) -> gym.Env:
     if table and not all(isinstance(part, Discrete) for part in parts):
         raise BadInput(f"{name}: a table has no row for each of {short(states)}; use dqn.py")
     if box and not (actions.low < actions.high).all():
-        raise BadInput(f"{name}: an action of {short(actions)} has a single value")
+        raise BadInput(f"{name}: no script takes actions with equal bounds, {short(actions)}")
 
-    def finite(x, what: str):
-        if not np.isfinite(x).all():
+    def finite(x, what: str, size: int):
+        if not np.isfinite(x).all() or np.size(x) != size:
             raise FloatingPointError(f"{name} {what} {x}; mend the environment")
         return x
 
-    def number(reward) -> float:
-        reward = np.float64(reward)
-        return finite(reward, "gave the reward").item()
-
+    number = lambda reward: finite(np.float64(reward), "gave the reward", 1).item()
     env = TransformReward(env, number)
     if table:
         starts, sizes = np.array([(part.start, part.n) for part in parts]).T
@@ -346,21 +337,24 @@ def prepared(env: gym.Env, table: bool = False) -> gym.Env:
         env = gym.wrappers.FlattenObservation(env)
         low, high = np.float32((env.observation_space.low, env.observation_space.high))
         unit = np.maximum(-low, high).clip(1e-3, 1)
-        vector = lambda state: finite(np.float32(state / unit), "shows")
+        vector = lambda state: finite(np.float32(state / unit), "shows", len(unit))
         env = TransformObservation(env, vector, Box(low / unit, high / unit))
     if isinstance(actions, Discrete):
         return TransformAction(env, lambda a: int(a + actions.start), Discrete(actions.n))
-    # Clipped behind RescaleAction, whose rounding could put an action just outside of the space.
-    inside = lambda a: a.clip(actions.low, actions.high).astype(actions.dtype)
+
+    def inside(action):
+        if not np.isfinite(action).all():
+            raise FloatingPointError(f"action {action}: training diverged; lower the step sizes")
+        # Clipped behind RescaleAction, whose rounding could put an action outside of the space.
+        return action.clip(actions.low, actions.high).astype(actions.dtype)
+
     env = TransformAction(env, inside, actions)
     return RescaleAction(env, -1.0, 1.0) if actions.is_bounded() else env
 
 
 # Kind of actions -> the scripts that take it.
-TAKERS = {
-    Discrete: ("qlearning_table", "dqn", "reinforce", "actor_critic", "a3c", "ppo"),
-    Box: ("reinforce", "ddpg", "a3c", "ppo"),
-}
+TAKERS = {Discrete: "qlearning_table dqn reinforce actor_critic a3c ppo".split()}
+TAKERS[Box] = "reinforce ddpg a3c ppo".split()
 
 
 def check(env: gym.Env, script: str) -> None:
@@ -370,10 +364,10 @@ def check(env: gym.Env, script: str) -> None:
         BadInput: naming the scripts that take them.
     """
     takers = TAKERS[type(env.action_space)]
-    if script in sum(TAKERS.values(), ()) and script not in takers:  # nothing is known of a copy
-        use = " or ".join(f"{name}.py" for name in takers)
+    if script in TAKERS[Discrete] + TAKERS[Box] and script not in takers:  # any other is a copy
+        use = ".py or ".join(takers)
         what = f"{script}.py does not take {short(env.action_space)}"
-        raise BadInput(f"{name_of(env)}: {what}; use {use}")
+        raise BadInput(f"{name_of(env)}: {what}; use {use}.py")
 
 
 def shows_images(env: gym.Env) -> bool:

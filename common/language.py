@@ -5,6 +5,7 @@
 
 import contextlib
 import re
+import time
 from math import log
 from pathlib import Path
 
@@ -15,24 +16,14 @@ from common import plotting, runs
 
 PROMPTS = 2_000  # fresh prompts of an evaluation
 COLUMNS = ("beta", "step", "kl", "score", "true_reward")  # of returns.csv
-MEASURED = {  # in run.json -> in words; on fresh prompts
-    "accuracy": "reward model: share of pairs that it ranks rightly",
-    "win_rate": "policy: share of prompts on which it beats pi_SFT",
-    "true_reward": "policy: true reward",
-    "sft_true_reward": "pi_SFT: true reward",
-    "score": "policy: score",
-    "sft_score": "pi_SFT: score",
-    "kl": "policy: KL from pi_SFT",
-}
+REPORT = """reward model: {accuracy:.3f} of fresh pairs ranked rightly
+policy (pi_SFT): win rate {win_rate:.3f}, KL {kl:.2f}, true reward {true_reward:.2f} \
+({sft_true_reward:.2f}), score {score:.2f} ({sft_score:.2f})"""
 GRAMMAR = "DA?A?NVDA?A?NE"  # of a sentence; A? is an adjective or none
-CLASSES = dict(
-    E=".",
-    D="the",
-    N="cat dog horse bird fish robot",
-    A="gentle brave clever old young tall quiet small nasty stupid ugly",
-    V="helps thanks praises sees meets follows hits mocks hates",
-)
-CLASS = {word: name for name, words in CLASSES.items() for word in words.split()}
+CLASSES = {"E": ["."], "D": ["the"], "N": "cat dog horse bird fish robot".split()}
+CLASSES["A"] = "gentle brave clever old young tall quiet small nasty stupid ugly".split()
+CLASSES["V"] = "helps thanks praises sees meets follows hits mocks hates".split()
+CLASS = {word: name for name, words in CLASSES.items() for word in words}
 KIND, CRUEL = "gentle brave clever helps thanks praises", "nasty stupid ugly hits mocks hates"
 
 
@@ -48,7 +39,7 @@ class Language:
 
     def sample_prompts(self, n: int) -> torch.Tensor:
         """n topics, (n,)."""
-        topics = torch.tensor([self.words.index(word) for word in CLASSES["N"].split()])
+        topics = torch.tensor([self.words.index(word) for word in CLASSES["N"]])
         return topics[torch.randint(len(topics), (n,))]
 
     def demonstrate(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -60,7 +51,7 @@ class Language:
         for text, topic in zip(texts, x, strict=True):
             phrases = [["D", *["A"] * rng.integers(3), "N"] for _ in range(2)]
             classes = [*phrases[0], "V", *phrases[1]]
-            words = [self.words.index(rng.choice(CLASSES[name].split())) for name in classes]
+            words = [self.words.index(rng.choice(CLASSES[name])) for name in classes]
             if topic not in words:
                 noun = rng.choice([len(phrases[0]) - 1, len(words) - 1])  # one of the two
                 words[noun] = int(topic)
@@ -119,52 +110,51 @@ class Watch:
 
 def run(script, argv: list[str] | None) -> int:
     """main() without its error messages."""
-    flags, hp, given = runs.parse(script.train, argv, "rlhf", runs.Files)
+    flags, hp, given = runs.parse(script.train, argv, "rlhf", "load", "out", "save")
     if flags.load:
         _, _, hp = runs.loaded(flags.load, "rlhf", hp, given)
     runs.check(hp)
-    seed, beta, language, watch, curves = hp["seed"], hp["beta"], Language(), Watch(), {}
+    seed, language, watch, curves, free = hp["seed"], Language(), Watch(), {}, {}
     out, saves = flags.out or Path(f"runs/rlhf/seed{seed}"), flags.save and not flags.load
-    settings = dict(script="rlhf", env="", env_kwargs={}, hyperparameters=hp)
+    start = time.time()
 
     def save() -> None:
+        settings = dict(script="rlhf", env="", env_kwargs={}, hyperparameters=hp)
         rows = [(beta, *row) for beta, curve in curves.items() for row in curve]
         if saves:
             runs.write(out, runs.packed(settings, [COLUMNS, *rows], [policy, sft, r]))
 
-    if saves:
-        runs.check_writable(*(out / name for name in runs.FILES))
+    runs.check_writable(*(out / name for name in runs.FILES if saves))
     if flags.load:
         n = len(language.words)
         nets = [script.Transformer(n, language.length, outputs) for outputs in (n, n, 1)]
         policy, sft, r = runs.load_weights(flags.load, nets)
-    policies = {}
-    with runs.ctrl_c(watch):
-        if not flags.load:
-            policy, sft, r, curves[beta] = script.train(language, **hp, on_batch=watch)
+    else:
+        with runs.ctrl_c(watch):
+            policy, sft, r, curves[hp["beta"]] = script.train(language, **hp, on_batch=watch)
             save()
-        if not (flags.load or watch.stopped) and beta:  # without the penalty, to compare
-            free = dict(beta=0.0, seed=seed, steps=hp["steps"], on_batch=watch)
-            policies["PPO, beta 0"], curves[0.0] = script.ppo(language, sft, r, **free)
-            save()
-    show(script, language, {"pi_SFT": sft, f"PPO, beta {beta:g}": policy} | policies, r, seed)
-    settings["measured"] = evaluate(script, language, policy, sft, r, seed)
-    for name, value in settings["measured"].items():
-        runs.say(f"{MEASURED[name]:<55} {value:6.2f}")
+            if hp["beta"] and not watch.stopped:  # without the penalty, to compare
+                same = dict(seed=seed, steps=hp["steps"], on_batch=watch)
+                free["PPO, beta 0"], curves[0.0] = script.ppo(language, sft, r, beta=0.0, **same)
+                save()
+        end = "interrupted after" if watch.stopped else "trained for"
+        runs.say(f"{end} {time.time() - start:.0f} s" + f"\nsaved in {out}" * saves)
+    show(script, language, {"pi_SFT": sft, f"PPO, beta {hp['beta']:g}": policy} | free, r, seed)
+    runs.say(REPORT.format(**evaluate(script, language, policy, sft, r, seed)))
     for beta, curve in curves.items():
-        best, end = max(row[3] for row in curve), curve[-1][3]
-        runs.say(f"PPO, beta {beta:g}: true reward {best:.2f} at its best, {end:.2f} at the end")
+        best, end = max(curve, key=lambda row: row[3]), curve[-1]
+        at = "true reward {3:.2f}, score {2:.2f}"
+        runs.say(f"PPO, beta {beta:g}: at its best {at.format(*best)};")
+        runs.say(f"    at the end {at.format(*end)}")
     if saves:
-        save()
         with contextlib.suppress(Exception):  # a picture that fails costs nothing else
             image = picture(curves, best_of_n(script, language, sft, r, seed), seed)
             runs.write(out, {"returns.png": image})
-        runs.say(f"saved in {out}")
     return 130 if watch.stopped else 0
 
 
 def evaluate(script, language, policy, sft, r, seed: int) -> dict[str, float]:
-    """Measured with the true reward, on fresh prompts: the numbers of MEASURED."""
+    """Measured with the true reward, on fresh prompts."""
     torch.manual_seed(seed + 1_000_000)  # not the texts that it was trained on
     x = language.sample_prompts(PROMPTS)
     texts = [script.generate(net, x, language.length) for net in (sft, sft, policy)]
@@ -172,10 +162,11 @@ def evaluate(script, language, policy, sft, r, seed: int) -> dict[str, float]:
         a, b, y = (language.true_reward(x, text) for text in texts)
         a_score, b_score, y_score = (script.score(r, x, text) for text in texts)
         ratio = script.log_prob(policy, x, texts[2]) - script.log_prob(sft, x, texts[2])
-    accuracy = ((a_score > b_score) == (a > b))[a != b]
-    kl = (ratio * script.until_end(texts[2])).sum(1)
-    found = (accuracy, (y > a) + 0.5 * (y == a), y, a, y_score, a_score, kl)
-    return {name: x.float().mean().item() for name, x in zip(MEASURED, found, strict=True)}
+    accuracy = ((a_score > b_score) == (a > b))[a != b]  # pairs that r orders rightly
+    win_rate, kl = (y > a) + 0.5 * (y == a), (ratio * script.until_end(texts[2])).sum(1)
+    found = dict(accuracy=accuracy, win_rate=win_rate, kl=kl, true_reward=y, sft_true_reward=a)
+    found |= dict(score=y_score, sft_score=a_score)
+    return {name: values.float().mean().item() for name, values in found.items()}
 
 
 def show(script, language, policies: dict, r, seed: int, prompts: int = 3) -> None:
@@ -185,13 +176,12 @@ def show(script, language, policies: dict, r, seed: int, prompts: int = 3) -> No
     stages = {"labeller": language.demonstrate(x, np.random.default_rng(seed))}
     stages |= {name: script.generate(p, x, language.length) for name, p in policies.items()}
     for i in range(prompts):
-        runs.say(f"\nabout the {language.words[x[i]]}: (score, true reward, text)")
+        runs.say(f"\nabout the {language.words[x[i]]}:")
         for name, texts in stages.items():
             one = x[i : i + 1], texts[i : i + 1]
-            numbers = script.score(r, *one).item(), language.true_reward(*one).item()
-            runs.say(
-                "    {:14}{:6.1f}{:6.1f}   ".format(name, *numbers) + language.sentence(texts[i])
-            )
+            points = script.score(r, *one).item(), language.true_reward(*one).item()
+            line = "    {:14} score {:5.1f}, true reward {:5.1f}   ".format(name, *points)
+            runs.say(line + language.sentence(texts[i]))
     runs.say("")
 
 

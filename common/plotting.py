@@ -4,18 +4,16 @@ The functions return bytes, so the caller decides where they go. They import mat
 imageio themselves: a run that draws nothing does not wait for them.
 """
 
-from __future__ import annotations
-
 import io
-from collections.abc import Callable
 
-import gymnasium as gym
 import numpy as np
 
 from common import envs
 
 # These differ in hue and in lightness, for grey prints and colour-blind eyes.
 CURVE, BAND, GOAL = "#0b5fa5", "#9dc3e6", "#c44e00"
+SHAPES = {"square": "■", "circle": "●"}
+ARROWS, ALL = {(0, 1): "→", (0, -1): "←", (-1, 0): "↑", (1, 0): "↓"}, "↑\n←  →\n↓"
 # For many lines: the palette of Okabe and Ito.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
@@ -81,45 +79,40 @@ def learning_curve(progress, title: str, greedy: list[float], window: int = 10) 
 # ------------------------------------------------------------------------------ what was learned
 
 
-def drawable(env: gym.Env) -> bool:
+def drawable(env) -> bool:
     """Whether picture() can draw what is learned there."""
     return isinstance(env.unwrapped, envs.FiniteMDP)
 
 
-def picture(env: gym.Env, look: Callable[[object], tuple], title: str) -> bytes:
+def picture(env, look, title: str) -> bytes:
     """Draw what was learned in a grid world, as PNG: the value of each cell, the greedy arrows.
 
     GridWorld: beside the random policy's, as on the lecture's slide.
 
     Args:
-        env: the environment as the script prepares it; drawable(env) has to be true.
+        env: the environment as envs.make opens it; drawable(env) has to be true.
         look: state -> (the greedy action, its value; None if no value was learned).
         title: script, environment, seed.
     """
     world = env.unwrapped
     rows, columns = world.shape
-    inner = [s for s in world.P if s not in world.terminals]
-    looked = {s: look(env.reset(options={"start": s})[0]) for s in inner}
-    panels = {"greedy policy": [(s, int(action)) for s, (action, _) in looked.items()]}
-    if isinstance(world, envs.GridWorld):
-        every = [(s, a) for s in inner for a in range(len(world.moves))]
-        panels = {"random policy": every} | panels
-    fig, axes = figure(max(4.5, columns + 1) * len(panels), rows + 1.2, len(panels))
+    names = ["random policy"] * isinstance(world, envs.GridWorld) + ["greedy policy"]
+    fig, axes = figure(max(4.5, columns + 1) * len(names), rows + 1.2, len(names))
     fig.suptitle(title)
-    for ax, (name, arrows) in zip(np.ravel(axes), panels.items(), strict=True):
-        V, style = np.full(world.shape, np.nan), dict(ha="center", va="center", fontsize="x-small")
-        for s, (_, value) in looked.items() if name == "greedy policy" else ():
+    for ax, name in zip(np.ravel(axes), names, strict=True):
+        V = np.full(world.shape, np.nan)
+        for s in world.P:
+            text, value, style = ALL, None, dict(size="large")
+            if s in world.terminals:
+                _, shape, colour = world.look(s)
+                text, style = SHAPES[shape], dict(size=40, color=np.array(colour) / 255)
+            elif name == "greedy policy":
+                action, value = look(env.reset(options={"start": s})[0])
+                text = ARROWS[world.moves[action]]
             if value is not None:
-                V[divmod(s, columns)] = value
-                ax.text(s % columns, s // columns + 0.42, f"{value:.2f}", **style)
+                V[divmod(s, columns)], text = value, f"{text}\n{value:.2f}"
+            ax.text(s % columns, s // columns, text, ha="center", va="center", **style)
         ax.imshow(V, cmap="YlGn", alpha=0.6)  # pale enough for black arrows and numbers
-        y, x = np.array([divmod(s, columns) for s, _ in arrows]).T
-        down, right = np.array([world.moves[a] for _, a in arrows]).T
-        ax.quiver(x, y, right, down, angles="xy", scale_units="xy", scale=3, width=0.008)
-        for s in world.terminals:
-            _, shape, colour = world.look(s)
-            marker = {"square": "s", "circle": "o"}[shape]
-            ax.plot(s % columns, s // columns, marker, color=np.array(colour) / 255, markersize=40)
         ax.set(title=name, xticks=np.arange(columns + 1) - 0.5, yticks=np.arange(rows + 1) - 0.5)
         ax.tick_params(length=0, labelbottom=False, labelleft=False)
         ax.grid(color="0.6")

@@ -17,6 +17,7 @@ import functools
 import inspect
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -24,9 +25,10 @@ import sys
 import tempfile
 import textwrap
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 
 import gymnasium as gym
@@ -38,8 +40,9 @@ from common.envs import BadInput
 
 EPISODES, STEPS = 20, 50_000  # of an evaluation, whichever ends first: some episodes never end
 WATCHED_STEPS = 2_000  # of an episode in a window or a clip
+logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # when it ends workers
 COLUMNS = ("episode", "step", "seconds", "return", "length")  # of returns.csv
-FILES = ("weights.pt", "q_table.npy", "run.json", "returns.csv", "returns.png")
+FILES = ("weights.pt", "run.json", "returns.csv", "returns.png")
 
 
 def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, table=False) -> int:
@@ -93,22 +96,16 @@ def say(text: str, stream=None) -> None:
 
 
 @dataclass
-class World:
-    """Flags of the scripts that have an environment; the comment behind each is its help."""
+class Flags:
+    """The runner's flags; the comment behind each is its help."""
 
     env: str = None  # any Gymnasium id, or ours: Treasure-v0, GridWorld-v0, Maze-v0, MiniPong-v0
     literal: bool = False  # the slide: turns off what it does not have; a value beside it wins
     render: bool = False  # watch what was learned, in a window or as text in the terminal
     record: Path = None  # save a clip of what was learned: .gif, or .mp4 with imageio-ffmpeg
     picture: Path = None  # draw what was learned, as .png: Treasure-v0, GridWorld-v0, Maze-v0
-    env_kwargs: list = ()  # the environment's own options, as in size=8
-    stop_when_solved: bool = True  # stop at the environment's threshold; otherwise go on
-
-
-@dataclass
-class Files:
-    """Flags of all scripts."""
-
+    env_kwargs: list = None  # the environment's own options, as in size=8
+    stop_when_solved: bool = True  # end once the mean of 100 returns reaches the threshold
     load: Path = None  # evaluate what was saved there; no training
     out: Path = None  # where to save; otherwise runs/SCRIPT/ENV/seedN
     save: bool = True  # save what was learned
@@ -134,9 +131,11 @@ class Help(argparse.RawDescriptionHelpFormatter):
         return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 
-def option(text: str) -> tuple:
+def assignment(text: str) -> tuple:
     """ "size=8" -> ("size", 8), "map_name=8x8" -> ("map_name", "8x8")"""
-    name, value = text.split("=", 1)
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     with contextlib.suppress(Exception):
         value = ast.literal_eval(value)
     return name, value
@@ -149,7 +148,7 @@ STYLES = {  # type of a flag's value -> what argparse needs to know
     float: dict(type=float, metavar="X"),
     str: dict(metavar="ID"),
     Path: dict(type=Path, metavar="PATH"),
-    list: dict(type=option, metavar="NAME=VALUE", nargs="+", action="extend"),
+    list: dict(type=assignment, metavar="NAME=VALUE", nargs="+", action="extend"),
 }
 
 
@@ -160,14 +159,14 @@ def keywords(source) -> dict[str, tuple]:
     return {k.name: (k.annotation, k.default, comments.get(k.name, "")) for k in found}
 
 
-def parse(train: Callable, argv: list[str] | None, script: str, *kinds) -> tuple:
+def parse(train: Callable, argv: list[str] | None, script: str, *names: str) -> tuple:
     """The command line.
 
     Args:
         train: its keywords that are numbers or truth values are flags, too.
         argv: the command line after the script's name.
         script: the script's name.
-        kinds: World where there is one, and Files.
+        names: of Flags that the script has; none: all of them.
 
     Returns:
         An object with all flags; the keywords of train() with their values; which flags were given.
@@ -177,18 +176,20 @@ def parse(train: Callable, argv: list[str] | None, script: str, *kinds) -> tuple
     """
     module, argv = sys.modules[train.__module__], sys.argv[1:] if argv is None else argv
     title, *page = (module.__doc__ or "").split("\n\n")
-    examples = "examples:\n" + page[page.index("Try") + 1] if "Try" in page else None
-    text = dict(usage=f"python {script}.py [flags]", description=title, epilog=examples)
+    examples = page[page.index("Try") + 1].replace("    ", "  ") if "Try" in page else ""
+    text = dict(usage=f"python {script}.py [flags]", description=textwrap.fill(title, 80))
+    text["epilog"] = f"examples:\n{examples}"
     parser = Parser(formatter_class=Help, allow_abbrev=False, add_help=False, **text)
     titles = "what you will use first", "the algorithm", "the rest"
     first, algorithm, rest = map(parser.add_argument_group, titles)
     first.add_argument("--help", "-h", action="help", help="show this and end")
-    hp, flags = keywords(train), {k: v for kind in kinds for k, v in keywords(kind).items()}
-    for name, (kind, _, meaning) in (flags | hp).items():
+    hp, flags = keywords(train), keywords(Flags)
+    flags = {name: flags[name] for name in names or flags} | hp
+    for name, (kind, _, meaning) in flags.items():
         group = first if name in FIRST else algorithm if name in hp else rest
-        meaning = meaning.replace("%", "%%") + " [%(default)s]" * (name in hp)
+        meaning = meaning.replace("%", "%%") + " [%(default)s]" * (name in hp or kind is bool)
         group.add_argument(flag(name), help=meaning, **STYLES[kind])
-    parser.set_defaults(**{name: default for name, (_, default, _) in (flags | hp).items()})
+    parser.set_defaults(**{name: default for name, (_, default, _) in flags.items()})
     if "literal" in flags and "--literal" in argv:
         parser.set_defaults(**module.LITERAL)
     args, given = parser.parse_args(argv), {a.split("=")[0] for a in argv if a.startswith("--")}
@@ -207,15 +208,14 @@ def check(hp: dict, table: bool = False) -> None:
         BadInput: a count below 1, a negative or infinite number, or a share outside of [0, 1].
     """
     for name, x in hp.items():
-        least, most, interval = 0, inf, "at least 0"
+        share = name in ("gamma", "gae_lambda", "epsilon", "tau") or (table and name == "alpha")
+        least, most = 0, 1 if share else inf
         if type(x) is int:
-            least, most = 0 if name in ("seed", "warmup") else 1, 2**31 - 1
-            interval = f"from {least} to {most}"
-        elif name in ("gamma", "gae_lambda", "epsilon", "tau"):
-            most, interval = 1, "in [0, 1]"
-        elif name == "alpha":
-            least, most, interval = (1e-300, 1, "in (0, 1]") if table else (1e-300, inf, "above 0")
-        if not (least <= x <= most and isfinite(x)):
+            least, most = int(name not in ("seed", "warmup")), 2**31 - 1
+            most = 1000 if name in ("workers", "n_envs") else most  # before they fill the memory
+        if not least <= x <= most or x == inf or (name == "alpha" and x == 0):
+            interval = f"{'above' if name == 'alpha' else 'at least'} {least}"
+            interval += f" and at most {most}" if most < inf else ", and finite"
             raise BadInput(f"{flag(name)} {x}: it must be {interval}")
     if hp.get("batch", 0) > hp.get("memory", inf):
         raise BadInput(f"--batch {hp['batch']}: more than --memory {hp['memory']} holds")
@@ -268,10 +268,11 @@ class Progress:
     def __call__(self, episode_return: float, length: int, step: int) -> bool:
         """Take one episode; True ends the training: solved, or Ctrl-C."""
         seconds = time.perf_counter() - self.start
-        self.rows.append((len(self.rows) + 1, step, seconds, float(episode_return), int(length)))
+        row = len(self.rows) + 1, step, round(seconds, 3), float(episode_return), int(length)
+        self.rows.append(row)
         mean, n = self.mean()
         if self.goal is not None and n == self.window and mean >= self.goal:
-            self.solved = self.solved or self.rows[-1]
+            self.solved = self.solved or row
         if seconds > self.shown_next:  # after 1, 2, 4, 8 seconds, then every 10
             self.shown_next = seconds + min(seconds, 10)
             line = f"episode {len(self.rows)}, step {step} of {self.steps}, mean return of the last"
@@ -341,9 +342,9 @@ class Run:
 
     def __init__(self, script, train, argv, env, act, value, table):
         self.script, self.train, self.act, self.value, self.table = script, train, act, value, table
-        self.flags, self.hp, given = parse(train, argv, script, World, Files)
+        self.flags, self.hp, given = parse(train, argv, script)
         env_id = env if self.flags.env is None else self.flags.env
-        self.env_kwargs = dict(self.flags.env_kwargs)
+        self.env_kwargs = dict(self.flags.env_kwargs or [])
         if self.flags.load:
             env_id, self.env_kwargs, self.hp = loaded(self.flags.load, script, self.hp, given)
         check(self.hp, table)
@@ -377,12 +378,12 @@ class Run:
         if flags.record or (flags.render and not self.text):
             kind = flags.record.suffix if flags.record else ".gif"
             try:  # a clip of one image, so that a missing package shows now
-                world = self.open(render_mode="rgb_array")
-                world.reset()
-                plotting.clip([plotting.frame(world.render(), 0.0)], 30, kind)
+                with contextlib.closing(self.open(render_mode="rgb_array")) as world:
+                    world.reset()
+                    plotting.clip([plotting.frame(world.render(), 0.0)], 30, kind)
             except Exception as error:
-                why = f"no {kind} of {self.env_id}: {envs.first_line(error)}"
-                raise BadInput(f"{why} (.gif, or .mp4 with imageio-ffmpeg)") from error
+                why = f"{self.env_id} cannot be drawn: {envs.first_line(error)}"
+                raise BadInput(f"{why} (--record takes .gif, .mp4 with imageio-ffmpeg)") from error
         files = [self.out / name for name in FILES if self.saves]
         check_writable(*filter(None, [flags.record, flags.picture, *files]))
 
@@ -407,23 +408,20 @@ class Run:
 
     def learn(self) -> list:
         """What was learned. It is saved at once, before anything else can go wrong."""
+        learned, self.progress.start = [], time.perf_counter()
         with ctrl_c(self.progress):
             try:
-                self.progress.start = time.perf_counter()
                 learned = self.trained(self.text, on_episode=self.progress)
-            except Exception:  # diverged, or the environment broke: the returns are worth a look
-                self.save([])
-                raise
-            summary = self.progress.summary()
-            self.save(learned)
+            finally:  # where it diverged, the returns are worth a look
+                summary = self.progress.summary()
+                self.save(learned)
         say(summary + f"\nsaved in {self.out}" * self.saves)
         return learned
 
     def save(self, learned: list) -> None:
         """Write the run's files; if nothing was learned, an older run's weights stay there."""
-        solved = self.progress.solved and dict(zip(COLUMNS, self.progress.solved, strict=True))
         settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
-        settings |= dict(hyperparameters=self.hp, solved=solved)
+        settings |= dict(hyperparameters=self.hp, solved=self.progress.solved)
         if self.saves:
             write(self.out, packed(settings, [COLUMNS, *self.progress.rows], learned))
 
@@ -476,8 +474,9 @@ class Run:
                 play(world, self.greedy, seed=seed + episode, watch=window_closed)
             world.close()
         if self.table:
+            table = np.array2string(self.learned[0], precision=4, suppress_small=True)
             names = ", ".join(getattr(self.open().unwrapped, "action_names", ["a = 0, 1, ..."]))
-            say(f"Q-table, a row for each state, columns {names}:\n{self.learned[0].round(4)}")
+            say(f"Q-table, a row for each state, columns {names}:\n{table}")
 
     def draw(self, path: Path, content: bytes) -> None:
         """Save a picture or a clip, and say where."""
@@ -521,11 +520,6 @@ def window_closed(total: float = 0.0) -> bool:
 # --------------------------------------------------------------------------------------- the files
 
 
-def weights_name(learned: list) -> str:
-    """The file of what was learned: a table, or networks."""
-    return "q_table.npy" if isinstance(learned[0], np.ndarray) else "weights.pt"
-
-
 def packed(settings: dict, rows: list[tuple], learned: list) -> dict[str, bytes]:
     """A run's files, name -> content: returns.csv, and run.json with what was learned, if it was.
 
@@ -534,18 +528,21 @@ def packed(settings: dict, rows: list[tuple], learned: list) -> dict[str, bytes]
         rows: of returns.csv, the names first.
         learned: a table or networks, or nothing.
     """
-    files = {"returns.csv": "".join(",".join(map(str, row)) + "\n" for row in rows).encode()}
-    if not learned:
-        return files
-    content = io.BytesIO()
-    if isinstance(learned[0], np.ndarray):
-        np.save(content, learned[0], allow_pickle=False)
-    else:
-        weights = torch.nn.ModuleList(learned).state_dict()
+    files, content = {}, io.BytesIO()
+    if learned:
+        weights = modules(learned).state_dict()
         torch.save({name: weight.cpu() for name, weight in weights.items()}, content)
-    versions = {module.__name__: str(module.__version__) for module in (gym, np, torch)}
-    run = json.dumps(settings | dict(versions=versions), indent=2, default=str) + "\n"
-    return files | {weights_name(learned): content.getvalue(), "run.json": run.encode()}
+        versions = {module.__name__: str(module.__version__) for module in (gym, np, torch)}
+        run = json.dumps(settings | dict(versions=versions), indent=2, default=str) + "\n"
+        files = {"weights.pt": content.getvalue(), "run.json": run.encode()}
+    table = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    return files | {"returns.csv": table.encode()}
+
+
+def modules(learned: list) -> torch.nn.ModuleList:
+    """Networks, and tables as if they were networks: both are saved and loaded alike."""
+    table = lambda x: torch.nn.ParameterList([torch.from_numpy(x)])  # it shares the array's memory
+    return torch.nn.ModuleList([table(x) if isinstance(x, np.ndarray) else x for x in learned])
 
 
 def load_weights(folder: Path, learned: list) -> list:
@@ -554,19 +551,14 @@ def load_weights(folder: Path, learned: list) -> list:
     Raises:
         BadInput: the file is missing, damaged, or of other shapes.
     """
-    path = folder / weights_name(learned)
     try:
-        if path.suffix == ".pt":
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-            torch.nn.ModuleList(learned).load_state_dict(weights)
-            return learned
-        table = np.load(path, allow_pickle=False)
-        if (table.shape, table.dtype) != (learned[0].shape, float):
-            raise ValueError(f"a table {table.shape} instead of {learned[0].shape}")
-        return [table]
+        with warnings.catch_warnings(action="ignore"):
+            weights = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
+        modules(learned).load_state_dict(weights)
+        return learned
     except Exception as error:
-        why = textwrap.shorten(str(error) or type(error).__name__, 150, placeholder=" ...")
-        raise BadInput(f"--load {path}: {why}; train again") from None
+        why = textwrap.shorten(str(error) or type(error).__name__, 120, placeholder=" ...")
+        raise BadInput(f"--load {folder}: weights.pt does not fit; train again ({why})") from None
 
 
 def loaded(folder: Path, script: str, hp: dict, given: set[str]) -> tuple[str, dict, dict]:
@@ -578,19 +570,17 @@ def loaded(folder: Path, script: str, hp: dict, given: set[str]) -> tuple[str, d
     """
     try:
         run = json.loads((folder / "run.json").read_text())
-        saved = {name: run["hyperparameters"].get(name, x) for name, x in hp.items()}
-        settings = run["script"], run["env"], run["env_kwargs"]
-        fit = [type(x) in (type(hp[name]), int) for name, x in saved.items()]
-        if [type(x) for x in settings] != [str, str, dict] or not all(fit):
-            raise TypeError
+        origin, env_id, options = str(run["script"]), str(run["env"]), dict(run["env_kwargs"])
+        saved = {name: type(x)(run["hyperparameters"].get(name, x)) for name, x in hp.items()}
     except Exception as error:  # whatever stands there instead
         why = f"run.json is missing or damaged ({type(error).__name__})"
         raise BadInput(f"--load {folder}: {why}; give a folder that --out wrote") from None
-    if run["script"] != script:
-        raise BadInput(f"--load {folder}: saved by {run['script']}.py; use that script")
+    if origin != script:
+        raise BadInput(f"--load {folder}: saved by {origin}.py; use that script")
     if other := given - {"--load", "--seed", "--render", "--record", "--picture"}:
-        raise BadInput(f"--load {folder}: it has its own settings; leave out {' '.join(other)}")
-    return run["env"], run["env_kwargs"], saved | {"seed": hp["seed"]}
+        flags = " ".join(sorted(other))
+        raise BadInput(f"--load {folder}: it has its own settings; leave out {flags}")
+    return env_id, options, saved | {"seed": hp["seed"]}
 
 
 def check_writable(*paths: Path) -> None:
@@ -600,9 +590,9 @@ def check_writable(*paths: Path) -> None:
         BadInput: that does not work, or a folder has one of the names.
     """
     for path in paths:
-        if path.is_dir():
-            raise BadInput(f"{path} is a folder; choose another name")
         try:
+            if path.is_dir():
+                raise BadInput(f"{path} is a folder; choose another name")
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()
         except OSError as error:
@@ -619,21 +609,19 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
     try:
         put(folder, files)
     except OSError as error:
-        spare = Path(tempfile.mkdtemp(prefix="deep-rl-"))
-        put(spare, files)
-        why = f"cannot write to {folder}: {error.strerror}"
-        raise OSError(f"{why}; saved in {spare} instead") from None
+        where = "nothing is saved"
+        with contextlib.suppress(OSError):
+            spare = Path(tempfile.mkdtemp(prefix="deep-rl-"))
+            put(spare, files)
+            where = f"saved in {spare} instead"
+        raise OSError(f"cannot write to {folder}: {error.strerror}; {where}") from None
 
 
 def put(folder: Path, files: dict[str, bytes]) -> None:
     """Write files: first all of them beside the old ones, so that a full disk spares those."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {folder / f"{name}.part": content for name, content in files.items()}
-    try:
-        for part, content in parts.items():
-            part.write_bytes(content)
-        for part in parts:
-            part.replace(part.with_suffix(""))
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as parts:
+        for name, content in files.items():
+            Path(parts, name).write_bytes(content)
+        for name in files:
+            Path(parts, name).replace(folder / name)

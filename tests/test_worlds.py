@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common import envs, pixels, plotting, runs
-from tests.worlds import BOX, VECTOR, Probe
+from tests.worlds import VECTOR, Probe
 
 GRIDS = ["Treasure-v0", "GridWorld-v0", "Maze-v0"]
 
@@ -228,7 +228,7 @@ def test_actions():
         assert probe.log[0][1] == pytest.approx(sent, abs=1e-6) and box.contains(probe.log[0][1])
 
 
-def test_rewards_and_states_have_to_be_numbers():
+def test_rewards_states_and_actions_have_to_be_numbers():
     for reward in (1, np.float32(1), np.array([1.0]), True):
         env = envs.prepared(Says(np.ones(3), reward))
         env.reset()
@@ -238,6 +238,8 @@ def test_rewards_and_states_have_to_be_numbers():
         env.reset()
         with pytest.raises(FloatingPointError, match="Says gave the reward"):
             env.step(np.zeros(2))
+    with pytest.raises(FloatingPointError, match="training diverged; lower the step sizes"):
+        env.step(np.full(2, np.nan))
     for state in (np.array([1, np.nan, 1]), np.full(3, np.inf)):
         with pytest.raises(FloatingPointError, match=r"Says shows \["):
             envs.prepared(Says(state)).reset()
