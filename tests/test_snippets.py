@@ -5,17 +5,13 @@ import functools
 import importlib
 import multiprocessing
 import sys
-import textwrap
 import types
 from collections import deque
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-import dqn
-import reinforce
 from common.language import Language
 from tests import worlds
 from tools import slide
@@ -114,33 +110,6 @@ def test_pieces_alone():
     exec(piece("ppo", "gae"), functions := {})
     zero, one = np.zeros((2, 1)), np.ones((2, 1))
     assert functions["gae"](one, zero, zero, zero, zero, 0.5, 1.0).tolist() == [[1.5], [1.0]]
-
-
-def test_the_loss_of_reinforce_alone():
-    """The lines from the states to `loss`, with an episode of numpy arrays."""
-    body = ABOVE["reinforce"].partition("        s = torch.as_tensor(np.stack(states))")
-    lines = textwrap.dedent("".join(body[1:]).partition("        if not loss.isfinite()")[0])
-    states, actions = [np.full(3, i, np.float32) for i in range(4)], [np.array(i) for i in range(3)]
-    policy, V = reinforce.Policy((3,), gym.spaces.Discrete(3), 8), reinforce.Value((3,), 8)
-    given = dict(states=states, actions=actions, rewards=[1.0, 2.0, 4.0], gamma=0.5, policy=policy)
-    names = dict(np=np, torch=torch, V=V, baseline=False, terminated=True, **given)
-    exec(lines, names)
-    log_pi = policy(torch.as_tensor(np.stack(states[:3]))).log_prob(torch.arange(3))
-    assert names["policy_loss"].item() == pytest.approx(
-        -(log_pi @ torch.tensor([3.0, 4, 4])).item()
-    )
-
-
-def test_the_step_of_dqn_alone():
-    """[12] and [13], with a minibatch of two."""
-    tags = {tag.tag: tag for tag in slide.parse(ABOVE["dqn"]).tags}
-    rows = ABOVE["dqn"].splitlines()[tags["12"].row - 1 : tags["13"].body.stop - 1]
-    lines = textwrap.dedent("\n".join(rows)).partition("\nif not done")[0]
-    Q = dqn.QNetwork((3,), 2, 8)
-    names = dict(torch=torch, q_network=Q, optimizer=torch.optim.SGD(Q.parameters()), step=1)
-    names |= dict(state_j=torch.rand(2, 3), action_j=torch.tensor([0.0, 1]), gamma_j=0.9)
-    names |= dict(reward_j=torch.ones(2), next_state_j=torch.rand(2, 3))
-    exec(lines, names | dict(terminated_j=torch.tensor([0.0, 1])))
 
 
 def test_a3c_says_what_to_do_where_processes_cannot_be_started(notebook, monkeypatch):
