@@ -88,7 +88,6 @@ def train(
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
     Optimizer = torch.optim.Adam if adam else torch.optim.SGD
     optimizer = Optimizer(groups, fused=True)
-
     state, _ = envs.reset(seed=seed)  # (N, n_features), from N different seeds
     episode_return = np.zeros(n_envs)
     length = np.zeros(n_envs, int)
