@@ -296,7 +296,7 @@ def test_dqn_n_steps(ends, n):
                 0.5 ** (last - first + 1),
             )
             expected.append(row)
-    assert memory.transitions == expected
+    assert list(memory.transitions.values()) == expected
 
 
 @settings(deadline=None, max_examples=30)

@@ -1,99 +1,185 @@
-// A line of pseudocode and its code light up together; a click pins them and puts the line into the address (dqn.html#12).
+// Shows a recorded run (RUN, from <script>.run.js) on the page of its script. The strings are finished; nothing is computed here.
 "use strict";
-const byKey = (kind, key) => key === null ? [] : document.querySelectorAll(
-  kind === "line" ? `[data-line="${key}"]` : `li[data-flag="${key}"], .l[data-flags~="${key}"]`);
+const $ = selector => document.querySelector(selector);
+const $$ = selector => [...document.querySelectorAll(selector)];
+const STOPS = RUN.stops.map(([tag, step, scene, ran, formula, place, title, card, caption, strip, picture]) =>
+  ({ tag, step, scene, ran, formula, place, title, card, caption, strip, picture }));
+const text = i => RUN.strings[i];
+document.documentElement.classList.add("js");
 
-// What an element stands for: ["line", "12"], ["flag", "double"], or null.
-function meaning(element) {
-  const flag = element.closest("a.flag, li[data-flag]");
-  if (flag) return ["flag", (flag.dataset.flag ?? flag.closest("li").dataset.flag)];
-  const line = element.closest("[data-line]");
-  return line && ["line", line.dataset.line];
+let at = -1; // the stop that is shown; -1: none
+let timer = null;
+
+function mark(name, elements) {
+  for (const old of $$("." + name)) old.classList.remove(name);
+  for (const element of elements) element.classList.add(name);
 }
 
-function mark(name, what) {
-  for (const old of document.querySelectorAll("." + name)) old.classList.remove(name);
-  if (what) for (const element of byKey(...what)) element.classList.add(name);
+// Puts a line's first row at one third of the code's height.
+function center(row) {
+  const pane = $(".code");
+  pane.scrollTop = row.offsetTop - Math.round(pane.clientHeight / 3);
 }
 
-for (const [enter, leave] of [["mouseover", "mouseout"], ["focusin", "focusout"]]) {
-  document.addEventListener(enter, event => mark("lit", meaning(event.target)));
-  document.addEventListener(leave, () => mark("lit", null));
+function showLine(tag, formula = "") {
+  const line = $(`.lines [data-line="${tag}"]`), heads = $$(`.l.head[data-line="${tag}"]`);
+  if (!line) return;
+  mark("now", [line, ...$$(`.l[data-line="${tag}"]`)]);
+  const box = $(".code .formula") ?? Object.assign(document.createElement("div"), { className: "formula" });
+  box.innerHTML = formula;
+  box.hidden = !formula;
+  heads.at(-1).after(box);
+  center(heads[0]);
+  if (line.offsetParent) {
+    const pane = $(".slide"), top = line.offsetTop, bottom = top + line.offsetHeight;
+    if (top < pane.scrollTop || bottom > pane.scrollTop + pane.clientHeight) pane.scrollTop = top - 60;
+  }
+  $(".here .line").innerHTML = line.innerHTML;
+  $(".here .formula").innerHTML = formula;
 }
 
-// Scrolls the column that holds `element`, and the page on narrow screens, until it stands in the upper third.
-function show(element) {
-  const column = element.closest(".slide, .code");
-  const whole = getComputedStyle(document.querySelector(".script main")).display === "block";
-  const smooth = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
-  const top = element.getBoundingClientRect().top;
-  if (whole) scrollTo({ top: scrollY + top - innerHeight / 4, behavior: "instant" });
-  else column.scrollTo({ top: column.scrollTop + top - column.getBoundingClientRect().top - column.clientHeight / 4, left: 0, behavior: smooth });
+function render() {
+  const stop = STOPS[at];
+  document.body.classList.toggle("running", at >= 0);
+  if (!stop) return void mark("ran", []), mark("now", []), $(".code .formula")?.remove();
+  const [title, first] = RUN.scenes[stop.scene];
+  const later = first && STOPS[first].step - STOPS[first - 1].step;
+  showLine(stop.tag, text(stop.formula));
+  mark("ran", stop.ran.flatMap(n => $$(`.l[data-s="${n}"]`)));
+  $(".run .place").textContent = text(stop.place);
+  for (const name of ["picture", "title", "card"]) $(".run ." + name).innerHTML = text(stop[name]);
+  $(".strip figcaption").innerHTML = text(stop.caption);
+  $(".strip div").innerHTML = text(stop.strip);
+  $(".time input").value = at;
+  $(".time output").textContent = `${at + 1}/${STOPS.length} · ${title}${later ? ` · ${later.toLocaleString("en")} ${RUN.settings.env ? "steps" : "updates"} later` : ""}`;
+  $(".time input").setAttribute("aria-valuetext", $(".time output").textContent);
+  const svg = $(".spark svg"), x = 44 + 250 * Math.min(1, stop.step / RUN.last);
+  const you = svg.querySelector(".you") ?? svg.appendChild(document.createElementNS(svg.namespaceURI, "path"));
+  you.setAttribute("class", "you");
+  you.setAttribute("d", `M${x} 5V112`);
+  history.replaceState(null, "", `#${stop.tag}@${at}`);
 }
 
-let cameFrom = null; // the side that was clicked stays where it is; the other one is scrolled
-function pin() {
-  const key = decodeURIComponent(location.hash.slice(1));
-  const target = document.getElementById(key);
-  const what = target && meaning(target);
-  mark("pinned", what);
-  if (!what) return;
-  const [slide, ...code] = byKey(...what);
-  const whole = getComputedStyle(document.querySelector(".script main")).display === "block";
-  if (cameFrom !== "slide" && !(whole && cameFrom === null)) show(slide);
-  if (cameFrom !== "code" && code.length && !(whole && cameFrom === null)) show(code[0]);
-  if (whole && cameFrom === null) show(slide);
-  cameFrom = null;
+function go(to) {
+  at = Math.max(0, Math.min(STOPS.length - 1, to));
+  view("run");
+  render();
 }
-addEventListener("hashchange", pin);
-requestAnimationFrame(pin); // an address with a line in it
+
+// On a narrow screen one of run, slide and code is shown.
+function view(name) {
+  document.body.dataset.view = name;
+  for (const button of $$(".views button")) button.setAttribute("aria-pressed", String(button.dataset.view === name));
+}
+
+function part(name) {
+  $(".slide").dataset.part = name;
+  $(".slide").scrollTop = 0;
+  for (const button of $$(".parts button")) button.setAttribute("aria-pressed", String(button.dataset.part === name));
+}
+
+// The slide's letters are as large as lets all of its lines be seen.
+function fit() {
+  const pane = $(".slide"), most = document.body.classList.contains("lecture") ? 20 : 17;
+  for (let size = most; size >= 12; size -= 0.5) {
+    pane.style.setProperty("--fit", size + "px");
+    if (pane.scrollHeight <= pane.clientHeight) break;
+  }
+}
+
+const ahead = test => {
+  const i = STOPS.findIndex((stop, k) => k > at && test(stop, STOPS[k - 1]));
+  return i < 0 ? STOPS.length - 1 : i;
+};
+const actions = {
+  forward: () => go(at + 1),
+  back: () => go(at - 1),
+  step: () => go(ahead((stop, before) => before && (stop.step > before.step || stop.scene > before.scene))),
+  update: () => go(ahead(stop => RUN.update.split(" ").includes(stop.tag))),
+  play() {
+    const playing = timer !== null;
+    clearInterval(timer);
+    timer = playing ? null : setInterval(() => at + 1 < STOPS.length ? go(at + 1) : actions.play(), 1200);
+    $("[data-do=play]").textContent = playing ? "play" : "pause";
+  },
+  lecture() {
+    document.body.classList.toggle("lecture");
+    resized();
+  },
+  leave() {
+    if (timer !== null) actions.play();
+    document.body.classList.remove("lecture");
+    resized();
+    at = -1;
+    history.replaceState(null, "", location.pathname + location.search);
+    render();
+  },
+  copy(button) {
+    const end = $$(".l code").findIndex(code => code.textContent.startsWith("def main("));
+    const lines = $$(".l code").slice(0, end).map(code => code.textContent.trimEnd());
+    navigator.clipboard.writeText(lines.join("\n").trimEnd() + "\n")
+      .then(() => { button.textContent = "copied"; }, () => { button.textContent = "not copied: the browser forbids it"; });
+  },
+};
+const KEYS = { ArrowRight: "forward", ArrowLeft: "back", PageDown: "forward", PageUp: "back", s: "step", u: "update", p: "play", f: "lecture", Escape: "leave" };
+document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const question = RUN.ask[Number(event.key) - 1];
+  if (!question && !KEYS[event.key]) return;
+  event.preventDefault();
+  if (question) go(question[1]);
+  else actions[KEYS[event.key]]();
+});
 
 document.addEventListener("click", event => {
-  const what = meaning(event.target);
-  const button = event.target.closest("button.copy");
-  if (button) return void copy(button);
-  if (!what || event.target.closest(".no") || !getSelection().isCollapsed) return;
-  event.preventDefault();
-  cameFrom = event.target.closest(".slide") ? "slide" : "code";
-  const old = document.querySelector(".pinned");
-  if (location.hash === "#" + what[1] && old) { // a second click lets go
-    history.pushState(null, "", location.pathname + location.search);
-    return pin();
+  const button = event.target.closest("button"), line = event.target.closest("[data-line]");
+  if (button?.dataset.do) actions[button.dataset.do](button);
+  else if (button?.dataset.go) go(Number(button.dataset.go));
+  else if (button?.dataset.view) view(button.dataset.view), at >= 0 && render(), view(button.dataset.view);
+  else if (button?.dataset.part) part(button.dataset.part);
+  else if (line && getSelection().isCollapsed && !event.target.closest(".no")) {
+    event.preventDefault();
+    choose(line.dataset.line);
   }
-  if (location.hash === "#" + what[1]) pin();
-  else location.hash = what[1]; // hashchange pins
 });
-document.addEventListener("keydown", event => {
-  if (event.key !== "Escape") return;
-  history.pushState(null, "", location.pathname + location.search);
-  mark("pinned", null);
+$(".time input").addEventListener("input", event => go(Number(event.target.value)));
+
+// A line of the slide: during a run its next stop, otherwise its code.
+function choose(tag) {
+  const next = [...STOPS.keys()].map(k => (at + 1 + k) % STOPS.length).find(k => STOPS[k].tag === tag);
+  if (at >= 0 && next !== undefined) return go(next);
+  history.replaceState(null, "", "#" + tag);
+  showLine(tag);
+}
+
+// Pointing at a line lights its other half.
+document.addEventListener("mouseover", event => {
+  const line = event.target.closest("[data-line]");
+  mark("lit", line ? $$(`[data-line="${line.dataset.line}"]`) : []);
 });
 
-// A piece of code is copied with the imports and the other pieces that it needs, so that what is pasted works.
-const lineText = line => line.querySelector("code").textContent;
-const linesText = selector => [...document.querySelectorAll(selector)].map(lineText).join("\n");
-const chunkText = i => linesText(`#chunk-${i} .l`).trimEnd();
-function textOf(button) {
-  if (button.classList.contains("whole")) return linesText(".code .l") + "\n";
-  if (button.dataset.chunk === undefined) return button.parentElement.querySelector("code").textContent;
-  const numbers = text => text.split(" ").filter(Boolean).map(Number);
-  const imports = numbers(button.dataset.imports).map(n => lineText(document.getElementById("L" + n)));
-  if (!imports.length) return chunkText(button.dataset.chunk) + "\n";
-  const pieces = [...numbers(button.dataset.needs), Number(button.dataset.chunk)].sort((a, b) => a - b);
-  return [imports.join("\n"), ...pieces.map(chunkText)].join("\n\n\n") + "\n";
+let down = null; // a swipe
+document.addEventListener("touchstart", event => { down = event.touches[0]; }, { passive: true });
+document.addEventListener("touchend", event => {
+  const { clientX, clientY } = event.changedTouches[0];
+  const x = clientX - down.clientX, y = clientY - down.clientY;
+  if (at >= 0 && Math.abs(x) > 60 && Math.abs(x) > 3 * Math.abs(y)) go(at + (x < 0 ? 1 : -1));
+});
+
+// dqn.html#12: that line; dqn.html#12@57: that stop.
+function open() {
+  const [, tag, stop] = /^#(\w*)(?:@(\d+))?$/.exec(decodeURIComponent(location.hash)) ?? [];
+  if (stop !== undefined) return go(Number(stop));
+  if (tag && $(`.lines [data-line="${tag}"]`)) return choose(tag);
+  if (!tag) center($(".l.head"));
 }
-async function copy(button) {
-  const text = textOf(button);
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // an old browser, or a page from the disk that may not use the clipboard
-    const area = Object.assign(document.createElement("textarea"), { value: text });
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-  }
-  const before = button.textContent;
-  button.textContent = "copied";
-  setTimeout(() => { button.textContent = before; }, 1500);
+addEventListener("hashchange", open);
+function resized() {
+  fit();
+  center($(".l.head.now") ?? $(".l.head"));
 }
+addEventListener("resize", resized);
+view("run");
+part("lines");
+fit();
+open();
