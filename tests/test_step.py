@@ -1,0 +1,138 @@
+"""The stepper: what it prints is what the script did, and the script does the same without it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from common import envs
+from common.language import Language
+from tools import pages, slide, step
+
+# Script -> flags, and a statement whose result follows from the numbers that are printed.
+STATEMENTS = {
+    "qlearning_table": ("--show 25:26", "Q[S, A] += alpha * (R + gamma * (1 - terminated) * Q"),
+    "dqn": ("--env Maze-v0 --batch 8 --epsilon 1 --show 16:16", "y = reward_j"),
+    "reinforce": ("--show 1:40", "v[t] = rewards[t]"),
+    "actor_critic": ("--show 16:16", "critic_loss = "),
+    "ddpg": ("--warmup 8 --batch 8 --show 9:9", "y = reward_i"),
+    "a3c": ("--t-max 3 --show 1:4", "R = rewards[i]"),
+    "ppo": ("--n-envs 2 --horizon 4 --batch 4 --show 8:8", "target = "),
+    "rlhf": ("--demonstrations 4 --comparisons 4 --show 4:4", "loss = -logsigmoid"),
+}
+VALUE = r"(\[.*?\]|-?\d\S*|True|False)"
+CHIP = re.compile(
+    rf"   \*? ?([A-Za-z_][\w. +\[\],]*?) = {VALUE}(?: \(was {VALUE}\))?(?=   |$)", re.M
+)
+
+
+def printed(capsys, path, flags: str) -> str:
+    assert step.main([str(path), *flags.split()]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", slide.SCRIPTS)
+def test_a_statement_from_the_numbers_beside_it(capsys, name):
+    flags, begin = STATEMENTS[name]
+    out = printed(capsys, slide.ROOT / f"{name}.py", flags)
+    assert "ended here; nothing is saved" in out
+    stops = re.split(r"^(?=\[)", out, flags=re.MULTILINE)
+    stop = next(stop for stop in reversed(stops) if f"  {begin}" in stop)
+    row = next(line for line in stop.splitlines() if f"  {begin}" in line)[7:].strip()
+    code = re.split(r"   ", row)[0]
+    target, _, calculation = re.split(r" (\+?=) ", code, maxsplit=1)
+    names, shown = {}, {}
+    for term, value, before in CHIP.findall(stop):
+        shown[term], term_before = value, before or value
+        if term != target or before:
+            names.setdefault(term, eval(term_before, {}))
+    given = {"torch": torch, "np": np, "logsigmoid": torch.nn.functional.logsigmoid}
+    for i, (term, value) in enumerate(sorted(names.items(), key=lambda item: -len(item[0]))):
+        calculation = re.sub(rf"(?<![\w.]){re.escape(term)}(?![\w])", f"x{i}", calculation)
+        given[f"x{i}"] = torch.tensor(value) if "loss" in begin else np.array(value)
+    result = np.array(eval(calculation, given)) + (names[target] if "+=" in code else 0)
+    assert np.allclose(result, eval(shown[target], {}), rtol=2e-3, atol=2e-3), code
+
+
+def test_a_copy_elsewhere_with_a_mistake(capsys, tmp_path):
+    source = (slide.ROOT / "dqn.py").read_text(encoding="utf-8")
+    assert source.count("(1 - terminated_j) * ") == 1
+    (tmp_path / "mine.py").write_text(source.replace("(1 - terminated_j) * ", ""), encoding="utf-8")
+    flags, wrong = "--env Maze-v0 --batch 16 --epsilon 1 --show 40:44", []
+    for path in (slide.ROOT / "dqn.py", tmp_path / "mine.py"):
+        out = printed(capsys, path, flags)
+        vector = lambda name: np.array(eval(re.search(rf"{name} = (\[.*?\])", out)[1]))  # noqa: B023
+        terminal = vector("terminated_j") == 1
+        assert terminal.any()
+        wrong.append((vector("reward_j") != vector(r"\* y"))[terminal])
+    assert not wrong[0].any() and wrong[1].all()
+    assert not list(tmp_path.glob("runs")), "something was saved"
+
+
+@pytest.mark.parametrize("name", ["qlearning_table", "dqn", "a3c", "ppo", "rlhf"])
+def test_watching_changes_nothing(name):
+    path = slide.ROOT / f"{name}.py"
+    train = step.load(path).train
+    env = "Treasure-v0" if name == "qlearning_table" else "CartPole-v1"
+    make = lambda: envs.make(env, name == "qlearning_table")
+    given = dict(steps=150)
+    if name == "rlhf":
+        given = dict(steps=1, demonstrations=70, comparisons=8)
+    elif name == "a3c":
+        given |= dict(workers=1)
+    elif name == "ppo":
+        given |= dict(n_envs=2, horizon=32, batch=32)
+    first = lambda: {"a3c": make, "ppo": make, "rlhf": Language()}.get(name) or make()
+    plain = train(first(), **given)[-1]
+    stops = []
+    with step.Tracer(path, stops.append, lambda step: True):
+        assert train(first(), **given)[-1] == plain
+    tags = {tag.tag for tag in slide.read(path).tags if tag.text != "return theta"}
+    assert tags <= {stop.tag for stop in stops}
+
+
+@pytest.mark.parametrize("name", slide.SCRIPTS)
+def test_the_formulas_of_a_record(name):
+    text = (pages.PAGES / f"{name}.run.js").read_text(encoding="utf-8")
+    run, sums = json.loads(text.removeprefix("const RUN = ").rstrip(";\n")), 0
+    for formula in run["strings"]:
+        for match in re.findall(r'<span class="sum">(.*?)</span> (.) <b>(.*?)</b>', formula):
+            left, sign, right = (re.sub("<[^>]+>", "", part) for part in match)
+            exact, near = recomputed(left), recomputed(right)
+            sizes = [abs(float(x)) for x in re.findall(r"\d[\d.]*(?:e[-+]?\d+)?", left)]
+            assert abs(exact - near) <= 2e-3 * max([near, *sizes]), formula
+            assert sign == ("=" if abs(exact - near) < 1e-9 else "≈"), formula
+            sums += 1
+    assert sums > 2
+
+
+def recomputed(text: str) -> float:
+    """The value of a calculation as a page shows it."""
+    python = dict(zip("−·²σ", ("-", "*", "**2", "sigma"), strict=True))
+    return eval(text.translate(str.maketrans(python)), step.CALCULATOR)
+
+
+def test_a_wrong_formula_is_no_record():
+    assert step.settled("y = -1 + 0.9 * 2 ~ 0.8: more") == "y = ⟦-1 + 0.9 * 2⟧ = ⟦0.8⟧: more"
+    assert step.settled("1 - 0.3333 ~ 0.6666") == "⟦1 - 0.3333⟧ ≈ ⟦0.6666⟧"
+    with pytest.raises(ValueError, match="not 0.9"):
+        step.settled("y = 1 - 0.2 ~ 0.9")
+
+
+@pytest.mark.parametrize(
+    "argv, says",
+    [
+        (["no_such.py"], "no_such.py"),
+        ([str(slide.ROOT / "README.md")], "not Python"),
+        ([str(slide.ROOT / "common/envs.py")], "no train()"),
+        ([str(slide.ROOT / "dqn.py"), "--show", "9:3"], "--show 9:3"),
+        ([str(slide.ROOT / "qlearning_table.py"), "--steps", "9", "--show", "50:60"], "at step 9"),
+        ([str(slide.ROOT / "dqn.py"), "--env", "Pendulum-v1"], "ddpg.py"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, argv, says):
+    assert step.main(argv) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
