@@ -1,15 +1,12 @@
 """The pages in docs/html: up to date, nothing from elsewhere; tried in a browser where one is."""
 
-import json
 import re
 import shutil
 
 import pytest
-from test_step import recomputed
 
 from tools import pages, slide
 
-pytest.importorskip("jinja2", reason="tools/pages.py needs docs/requirements.txt")
 TYPESET = {
     "theta <- theta + alpha v_t": "θ ← θ + α v<sub>t</sub>",
     "theta^Q' and theta'_v": "θ<sup>Q′</sup> and θ′<sub>v</sub>",
@@ -21,9 +18,10 @@ TYPESET = {
 }
 
 
-def record(name: str) -> dict:
-    text = (pages.PAGES / f"{name}.run.js").read_text(encoding="utf-8")
-    return json.loads(text.removeprefix("const RUN = ").rstrip(";\n"))
+def recomputed(text: str) -> float:
+    """The value of a calculation as a page shows it."""
+    python = dict(zip("−·²σ", ("-", "*", "**2", "sigma"), strict=True))
+    return eval(text.translate(str.maketrans(python)), pages.CALCULATOR)
 
 
 def test_pages_are_up_to_date():
@@ -67,58 +65,74 @@ def test_typeset(text):
 
 
 @pytest.mark.parametrize("name", slide.SCRIPTS)
+def test_the_formulas_of_a_record(name):
+    sums = 0
+    for formula in pages.stored(name)["strings"]:
+        for match in re.findall(r'<span class="sum">(.*?)</span> (.) <b>(.*?)</b>', formula):
+            left, sign, right = (re.sub("<[^>]+>", "", part) for part in match)
+            exact, near = recomputed(left), recomputed(right)
+            sizes = [abs(float(x)) for x in re.findall(pages.NUMBER, left)]
+            assert abs(exact - near) <= 2e-3 * max([near, *sizes]), formula
+            assert sign == ("=" if abs(exact - near) < 1e-9 else "≈"), formula
+            sums += 1
+    assert sums > 2
+
+
+def test_a_wrong_formula_is_no_record():
+    assert pages.settled("y = -1 + 0.9 * 2 ~ 0.8: more") == "y = ⟦-1 + 0.9 * 2⟧ = ⟦0.8⟧: more"
+    assert pages.settled("1 - 0.3333 ~ 0.6666") == "⟦1 - 0.3333⟧ ≈ ⟦0.6666⟧"
+    with pytest.raises(ValueError, match="not 0.9"):
+        pages.settled("y = 1 - 0.2 ~ 0.9")
+
+
+SHOWN = """
+    const find = s => document.querySelector(s), text = s => find(s).innerHTML;
+    const plain = text => Object.assign(document.createElement("div"), {innerHTML: text}).innerHTML;
+    const now = [".rows .formula", ".run .place", ".run .title", ".run .card", ".strip figcaption",
+                 ".strip div", ".picture"].map(text);
+    const sums = [...document.querySelectorAll(".rows .sum")];
+    return {now, wanted: arguments[0].map(plain), tag: find(".lines .now").id,
+            top: find(".l.head.now").getBoundingClientRect().top,
+            sums: sums.map(e => [e.textContent, e.parentElement.querySelector("b").textContent]),
+            ran: [...document.querySelectorAll(".l.ran")].map(l => Number(l.dataset.s))}
+"""
+
+
+@pytest.mark.parametrize("name", slide.SCRIPTS)
 def test_in_a_browser(browser, name):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    run, find = record(name), lambda selector: browser.find_element(By.CSS_SELECTOR, selector)
+    run, find = pages.stored(name), lambda selector: browser.find_element(By.CSS_SELECTOR, selector)
+    mouse, tops, page = ActionChains(browser, 0), [], (pages.PAGES / f"{name}.html").as_uri()
+    browser.set_window_size(1400, 900)
     browser.get("about:blank")
-    browser.get((pages.PAGES / f"{name}.html").as_uri())
-    shown = lambda: browser.execute_script(
-        "const text = s => document.querySelector(s).innerHTML, here = document.querySelector"
-        "('.l.head.now').getBoundingClientRect(); return {formula: text('.rows .formula'),"
-        " place: text('.run .place'), card: text('.run .card'), strip: text('.strip div'),"
-        " tag: document.querySelector('.lines .now').id, top: here.top,"
-        " ran: [...document.querySelectorAll('.l.ran')].map(l => Number(l.dataset.s))}"
-    )
-    plain = lambda text: browser.execute_script(
-        "const e = document.createElement('div'); e.innerHTML = arguments[0]; return e.innerHTML",
-        text,
-    )
+    browser.get(page)
 
     def check(stop: int):
         tag, _, _, ran, *strings = run["stops"][stop]
-        formula, place, _, card, _, strip, _ = (plain(run["strings"][i]) for i in strings)
-        now = shown()
-        wanted = dict(formula=formula, place=place, card=card, strip=strip, tag=tag)
-        assert {key: now[key] for key in wanted} == wanted
-        assert set(ran) == set(now["ran"])
-        return now["top"]
+        shown = browser.execute_script(SHOWN, [run["strings"][i] for i in strings])
+        assert shown["now"] == shown["wanted"] and shown["tag"] == tag
+        assert set(ran) == set(shown["ran"])
+        for left, right in shown["sums"]:
+            assert abs(recomputed(left) - recomputed(right)) < 2e-3 * (1 + abs(recomputed(right)))
+        tops.append(shown["top"])
 
-    ActionChains(browser, duration=0).move_to_element(find("[data-do=forward]")).perform()
-    tops = []
+    mouse.move_to_element(find("[data-do=forward]")).perform()
     for stop in range(20):  # the pointer stays where it is
-        ActionChains(browser, duration=0).click().perform()
-        tops.append(check(stop))
+        mouse.click().perform()
+        check(stop)
     for key, stop in (("\ue012", 18), ("\ue014", 19), ("1", run["ask"][0][1])):  # ←, →, a question
-        ActionChains(browser).send_keys(key).perform()
-        tops.append(check(stop))
+        mouse.send_keys(key).perform()
+        check(stop)
     assert max(tops) - min(tops) <= 2, "the active line moves"
-    sums = browser.execute_script(
-        "return [...document.querySelectorAll('.rows .sum')].map(e =>"
-        " [e.textContent, e.nextElementSibling.textContent])"
-    )
-    for left, right in sums:
-        assert abs(recomputed(left) - recomputed(right)) < 2e-3 * (1 + abs(recomputed(right)))
     for width in (390, 820, 1400, 1920):
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            dict(width=width, height=900, deviceScaleFactor=1, mobile=False),
-        )
+        size = dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     last = run["stops"][-1][0]
     browser.get("about:blank")
-    browser.get((pages.PAGES / f"{name}.html").as_uri() + f"#{last}")
+    browser.get(f"{page}#{last}")
     assert find(".lines .now").get_attribute("id") == last
     assert not [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]

@@ -11,17 +11,32 @@ text and the template are those that it was made from; a record, if the script's
 """
 
 import argparse
+import contextlib
+import copy
 import hashlib
 import html
+import inspect
 import json
+import random
 import re
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
-from tools import slide
+import numpy as np
+import torch
+from torch.nn.utils import parameters_to_vector
+
+from common import envs
+from common.language import Language
+from tools import slide, step
 
 PAGES, HERE = slide.ROOT / "docs/html", Path(__file__).parent
 PLANS = tomllib.loads((HERE / "runs.toml").read_text(encoding="utf-8"))
@@ -32,13 +47,17 @@ GREEK = dict(alpha="α", beta="β", gamma="γ", delta="δ", epsilon="ε", eps="�
 GREEK |= dict(pi="π", mu="μ", tau="τ", sigma="σ", Delta="Δ", grad="∇", sum="Σ") | {"lambda": "λ"}
 MARKS = {"&lt;-": "←", "-&gt;": "→", "&lt;=": "≤", "&gt;=": "≥", " * ": " · ", " - ": " − "}
 MARKS |= {" ~ ": " ∼ ", "^2": "²", "...": "…"}
-COLOURS = dict(r="r", R="r", Q="q", V="q", y="y", v="y", A_="y", delta="y", pi="p", mu="p")
+# A_ is an advantage, A an action.
+COLOURS = dict(
+    zip(["r", "R", "Q", "V", "y", "v", "A_", "delta", "pi", "mu"], "rrqqyyyypp", strict=True)
+)
 COLOURS |= dict(theta="w", phi="w", ratio="p")
+WORDS = ("max", "min", "argmax", "sum", "ratio")
 PRIMES = r"(?:'(?![a-z]))*"
 SCRIPT = rf"[_^](?:\{{[^{{}}]*\}}|[A-Za-z0-9]+(?:[_^][A-Za-z0-9]+)*{PRIMES})"
 FORMULA = re.compile(
     r"`(?P<code>[^`]+)`|(?P<flag>--[a-z][\w-]*)|(?<!\w)\[(?P<tag>\d+|[a-z])\]"
-    rf"|(?<![\w'&.])(?P<name>{'|'.join(GREEK)}|max|min|argmax|ratio|[A-Za-z])(?P<primes>{PRIMES})"
+    rf"|(?<![\w'&.])(?P<name>{'|'.join([*GREEK, *WORDS])}|[A-Za-z])(?P<primes>{PRIMES})"
     rf"(?P<scripts>(?:{SCRIPT})*)(?!\w|\.\w)|(?P<mark>{'|'.join(map(re.escape, MARKS))})"
     r"|(?<![A-Za-z][A-Za-z])-(?=\d|log)|(?<=1)-(?=[a-z])"
 )
@@ -46,81 +65,74 @@ FORMULA = re.compile(
 
 def typeset(text: str) -> str:
     """HTML of a line of text: `y_j = r_j + gamma max_a' Q` with Greek letters and subscripts."""
+    return FORMULA.sub(_typeset, html.escape(text, quote=False))
 
-    def one(match: re.Match) -> str:
-        found = match.groupdict()
-        name, before, after = (
-            found["name"],
-            match.string[: match.start()],
-            match.string[match.end() :],
-        )
-        if code := found["code"] or found["flag"]:
-            return f"<code>{code}</code>"
-        if tag := found["tag"]:
-            return f'<a href="#{tag}">[{tag}]</a>'
-        if found["mark"]:
-            return MARKS[found["mark"]]
-        if not name:
-            return "−"
-        bare = not found["primes"] and not found["scripts"]
-        alone = before[-1:] in ("", " ", "(") and after[:1] == " " and after[:4] != " in "
-        alone &= name != "A" or before[-2:] in ("", ". ")
-        if bare and (name in ("max", "min", "argmax", "sum", "ratio") or (name in "aA" and alone)):
-            return name  # a word
-        letter = GREEK.get(name, name) + "′" * len(found["primes"])
-        if name not in ("max", "min", "argmax"):
-            name += "_" * (name == "A" and not bare)  # an advantage and not an action
-            letter = (
-                f'<i class="{COLOURS[name]}">{letter}</i>'
-                if name in COLOURS
-                else f"<i>{letter}</i>"
-            )
-        for script in re.findall(SCRIPT, found["scripts"]):
-            kind = "sub" if script[0] == "_" else "sup"
-            inner = re.sub(' class="[rqyp]"', "", typeset(script[1:].strip("{}")))
-            letter += "²" if script == "^2" else f"<{kind}>{inner}</{kind}>"
-        return letter
 
-    return FORMULA.sub(one, html.escape(text, quote=False))
+def _typeset(match: re.Match) -> str:
+    code, flag, tag, name, primes, scripts, mark = match.groups()
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    if not name:
+        tag = f'<a href="#{tag}">[{tag}]</a>' if tag else ""
+        return f"<code>{code or flag}</code>" if code or flag else tag or MARKS.get(mark, "−")
+    bare, begins = not primes + scripts, before[-2:] in ("", ". ")
+    article = after[:1] == " " != after[3:4] and (begins or name == "a" and before[-1:] in " (")
+    if bare and (name in WORDS or (name in "aA" and article)):
+        return name
+    letter, kind = (
+        GREEK.get(name, name) + "′" * len(primes),
+        "A_" if name == "A" and scripts else name,
+    )
+    colour = f' class="{COLOURS[kind]}"' if kind in COLOURS else ""
+    letter = letter if name in WORDS[:3] else f"<i{colour}>{letter}</i>"
+    for script in re.findall(SCRIPT, scripts):
+        inner = re.sub(' class="[rqyp]"', "", typeset(script[1:].strip("{}")))
+        where = "sub" if script[0] == "_" else "sup"
+        letter += "²" if script == "^2" else f"<{where}>{inner}</{where}>"
+    return letter
+
+
+NUMBER = r"\d[\d.]*(?:e[-+]?\d+)?"
+CALCULATOR = dict(max=max, min=min, exp=np.exp, log=np.log, sigma=lambda x: 1 / (1 + np.exp(-x)))
+
+
+def settled(line: str) -> str:
+    """`text = calculation ~ result` with the sign that it deserves: = or, if it is rounded, ≈.
+
+    Calculation and result are put between ⟦ and ⟧.
+
+    Raises:
+        ValueError: the numbers that are shown do not give the result that is shown.
+    """
+    if " ~ " not in line:
+        return line
+    left, right = line.rsplit(" ~ ", 1)
+    name, equals, calculation = left.rpartition("= ")
+    calculation = re.sub(rf"(?<=[-+*] )-{NUMBER}", r"(\g<0>)", calculation)
+    exact = eval(calculation.replace("^", "**"), CALCULATOR)
+    result = float(re.match(f"-?{NUMBER}", right)[0])
+    sizes = [float(x) for x in re.findall(NUMBER, calculation)]
+    if abs(exact - result) > 2e-3 * max([*sizes, abs(result)]):
+        raise ValueError(f"{line}: not {right}, but {exact}")
+    sign = "=" if abs(exact - result) < 1e-9 else "≈"
+    return f"{name}{equals}⟦{calculation}⟧ {sign} " + re.sub(f"^-?{NUMBER}", r"⟦\g<0>⟧", right)
 
 
 def worked(text: str) -> str:
-    """A stop's formula; calculation and result can be told apart."""
-    lines = [f"<div>{typeset(line)}</div>" for line in text.split("\n")]
-    marks = r'<span class="sum">\1</span>\2<b>\3</b>'
-    return re.sub(r"⟦(.*?)⟧(.*?)⟦(.*?)⟧", marks, "".join(lines))
+    """A stop's formula as HTML; calculation and result can be told apart."""
+    lines = "".join(f"<div>{typeset(settled(line))}</div>" for line in text.split("\n"))
+    return re.sub("⟦(.*?)⟧(.*?)⟦(.*?)⟧", r'<span class="sum">\1</span>\2<b>\3</b>', lines)
 
 
 # ----------------------------------------------------------------------------------------- curves
 
 
-def chart(lines: dict[str, list], unit: str, goal: float | None = None) -> str:
-    """Curves as SVG: label -> [(step, value)]."""
-    points = [point for line in lines.values() for point in line]
-    last = max(x for x, _ in points) or 1
-    low, high = min(y for _, y in points), max([y for _, y in points] + [goal] * (goal is not None))
-    place = lambda x, y: (
-        f"{44 + 250 * x / last:.0f},{110 - 100 * (y - low) / (high - low or 1):.0f}"
-    )
-    marks = [f'<path class="axis" d="M44 5V112H296"/><text x="40" y="14">{high:.4g}</text>']
-    marks += [
-        f'<text x="40" y="112">{low:.4g}</text><text x="296" y="125">{last:,.0f} {unit}</text>'
-    ]
-    if goal is not None:
-        marks.append(f'<path class="goal" d="M{place(0, goal)}L{place(last, goal)}"/>')
-    for i, (label, line) in enumerate(lines.items()):
-        path = " ".join(place(*point) for point in line)
-        marks.append(f'<polyline class="c{i}" points="{path}"><title>{label}</title></polyline>')
-    return f'<svg class="chart" viewBox="0 0 300 130" role="img">{"".join(marks)}</svg>'
-
-
-def smoothed(rows: list[tuple], window: int, most: int = 150) -> list[tuple]:
-    """(step, mean of the last values), at most so many."""
+def curve(rows: list[tuple], most: int = 150) -> dict:
+    """Means of the last 10 of (step, value), at most so many of them."""
     every = max(1, len(rows) // most)
     ends = [*range(every, len(rows), every), len(rows)]
-    means = [[value for _, value in rows[max(0, end - window) : end]] for end in ends]
-    values = [sum(mean) / len(mean) for mean in means]
-    return [(rows[end - 1][0], float(f"{v:.4g}")) for end, v in zip(ends, values, strict=True)]
+    means = [float(f"{np.mean([v for _, v in rows[max(0, end - 10) : end]]):.4g}") for end in ends]
+    points = [(rows[end - 1][0], mean) for end, mean in zip(ends, means, strict=True)]
+    return dict(points=points, low=min(means), high=max(means))
 
 
 def told(rows: list[tuple]) -> tuple[list[tuple], str]:
@@ -128,50 +140,239 @@ def told(rows: list[tuple]) -> tuple[list[tuple], str]:
     rows = sorted(rows)
     if len({value for _, value in rows}) > 1:
         return rows, "returns"
-    starts = [0, *(step for step, _ in rows)]
-    return [(end, end - start) for start, (end, _) in zip(starts, rows, strict=False)], "lengths"
+    return [(b, b - a) for (a, _), (b, _) in zip([(0, 0), *rows], rows, strict=False)], "lengths"
 
 
-def learning(name: str, script: slide.Script) -> list[str]:
+def learning(script: slide.Script) -> dict:
     """Train with the first command under Try: its learning curve, and what is said below it."""
     command = script.commands[0].removesuffix(" --render")
     with tempfile.TemporaryDirectory() as folder:
         run = [sys.executable, *command.split()[1:], "--out", folder]
         done = subprocess.run(run, cwd=slide.ROOT, capture_output=True, text=True, check=True)
-        head, *rows = (Path(folder) / "returns.csv").read_text().splitlines()
-    rows = [dict(zip(head.split(","), map(float, row.split(",")), strict=True)) for row in rows]
-    said = re.search(r"greedy policy, .*: mean return [-\d.]+", done.stdout)
-    if not said:  # rlhf.py
-        lines = {}
-        for row in rows:
-            lines.setdefault(f"beta {row['beta']:g}", []).append((row["step"], row["true_reward"]))
-        low = [list(map(float, row)) for row in lines["beta 0"]][-1][1]
-        text = f"true reward with the penalty; without it ({low:.3g} in the end), dashed"
-        return [chart(lines, "words"), f"<code>{command}</code>: {text}"]
-    rows, what = told([(row["step"], row["return"]) for row in rows])
-    goal = re.search(r"at or above ([-\d.]+)\)", done.stdout)
-    solved = re.search(r"solved .* step (\d+)", done.stdout)
-    text = f"mean of the last 10 {what} of training, seed 0; {said[0]}"
-    text += f"; solved at step {int(solved[1]):,}" if solved else ""
-    svg = chart({what: smoothed(rows, 10)}, "steps", float(goal[1]) if goal else None)
-    return [svg, f"<code>{command}</code>: {text}"]
+        rows = np.genfromtxt(Path(folder) / "returns.csv", delimiter=",", names=True)
+    if "beta" in rows.dtype.names:  # rlhf.py
+        parts = [rows[rows["beta"] == beta] for beta in (rows["beta"].max(), 0)]
+        low, high = rows["true_reward"].min(), rows["true_reward"].max()
+        points = [np.stack([p["step"], p["true_reward"].round(3)], 1).tolist() for p in parts]
+        text = (
+            f"true reward with the penalty; without it ({points[1][-1][1]:.3g} in the end), dashed"
+        )
+        lines = [dict(points=p, low=float(low), high=float(high)) for p in points]
+        return dict(lines=lines, unit="words", command=command, text=text)
+    rows, what = told(list(zip(rows["step"].tolist(), rows["return_"].tolist(), strict=True)))
+    text = f"{what} of training, mean of 10, seed 0; "
+    text += re.search(r"greedy policy, .*: mean return [-\d.]+", done.stdout)[0]
+    if solved := re.search(r"solved .*above ([-\d.]+)\).* step (\d+)", done.stdout):
+        text += f"; solved at step {int(solved[2]):,}"
+    goal = float(solved[1]) if solved else None
+    return dict(lines=[curve(rows)], unit="steps", goal=goal, command=command, text=text)
 
 
 # ---------------------------------------------------------------------------------------- records
 
 
-def code_of(name: str) -> str:
-    """What a learning curve depends on: the script's code without its comments."""
+def cells(values, labels: str = "", me=(), columns: int = 0) -> str:
+    """A strip of coloured cells: blue above 0, orange below; `me` are outlined.
+
+    `labels` is a format, or a list of words; values beyond the last word are left out.
+    """
+    values, me = [float(v) for v in np.ravel(values)], np.ravel(me)
+    words = [labels.format(v) for v in values] if isinstance(labels, str) else labels
+    most, marks = max([1e-9, *map(abs, values)]), []
+    for i, (value, word) in enumerate(zip(values, words, strict=False)):
+        kind = ("u" if value > 0 else "d") + " me" * (i in me)
+        marks.append(f'<i class="{kind}" style="--v:{100 * abs(value) / most:.0f}">{word}</i>')
+    columns = columns or (32 if len(marks) > 64 else 16)
+    return f'<div class="cells" style="--n:{columns}">{"".join(marks)}</div>'
+
+
+class Recorder:
+    """A short run of a script, as its page shows it; runs.toml describes it.
+
+    Attributes:
+        stops: for each line that is kept: tag, step, scene, statements, numbers of strings.
+        formulas: of the stops, before they are typeset.
+        strings: what the page shows -> its number.
+        scenes: their titles, and the stops at which they begin.
+        loss: (step, loss) now and then.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.plan, path = name, PLANS[name], slide.ROOT / f"{name}.py"
+        self.module, self.stops, self.formulas, self.scenes = step.load(path), [], [], []
+        self.loss, self.strings, self.ahead = [], {}, [*self.plan["scenes"]]
+        self.title, self.about, self.strip, self.turn = "", {}, ("", ""), threading.Lock()
+        self.world = PLANS["worlds"].get(self.plan.get("world"), {})
+        self.tracer = step.Tracer(path, self.tell, self.wanted, self.plan.get("whole", ()))
+        literal = self.module.LITERAL if self.plan.get("literal") else {}
+        self.settings = literal | self.plan.get("settings", {})
+        words = lambda this: self.fill(self.world["words"], this)
+        deed = lambda this: self.fill(self.world["deed"], this)
+        each = lambda values: ", ".join(f"{deed(a)} {step.number(v)}" for a, v in enumerate(values))
+        when = lambda flag, text: text if flag else ""
+        size = lambda network: f"{len(parameters_to_vector(network.parameters())):,}"
+        self.space = vars(self.module) | dict(again=copy.deepcopy, num=step.number, cells=cells)
+        self.space |= dict(words=words, deed=deed, each=each, when=when, size=size, env=None)
+        self.space |= dict(who=self.plan.get("who", 0), k=1, np=np, torch=torch)
+        self.let(self.plan.get("let", {}).get("first", {}))
+
+    def fill(self, template: str | list, this=None) -> str:
+        """A template with its values; `this` is a state or an action."""
+        if isinstance(template, str):
+            self.space["this"] = this
+            return eval(f"f'''{template} '''", self.space)[:-1]
+        found = []
+        for i in eval(template[0], self.space):
+            self.space["i"] = i
+            found.append(self.fill(template[1]))
+        return "\n".join(found or map(self.fill, template[2:]))
+
+    def let(self, table: dict) -> None:
+        """Computes names of runs.toml."""
+        for name, expression in table.items():
+            self.space[name] = eval(expression, self.space)
+
+    def wanted(self, now: int) -> bool:
+        """Whether to look at the lines from this step on."""
+        if not self.ahead:
+            raise step.Enough
+        here = self.tracer.followed().f_locals
+        loss = here.get("loss", here.get("L"))
+        if loss is not None and now % max(1, self.plan["scenes"][-1]["after"] // 150) == 0:
+            self.loss.append((now, loss.item()))
+        look = self.opened() or now >= self.ahead[0]["after"]
+        if not look:
+            self.pause()
+        return look
+
+    def pause(self) -> None:
+        """Of several workers another one may go on."""
+        if self.turn.locked():
+            self.turn.release()
+            time.sleep(random.random() * 1e-3)
+            self.turn.acquire()
+
+    def opened(self) -> bool:
+        """Whether a scene has begun, and has not ended."""
+        return len(self.scenes) + len(self.ahead) > len(self.plan["scenes"])
+
+    def tell(self, stop: step.Stop) -> None:
+        """Take a stop, if a scene is going on."""
+        if not self.ahead:
+            raise step.Enough
+        scene, space, plan = self.ahead[0], self.space, self.plan
+        space |= stop.new | dict(old=SimpleNamespace(**stop.old), moved=stop.moved(), stop=stop)
+        space |= dict(tag=stop.tag, env=stop.new.get("env"))
+        if space["env"] not in self.tracer.envs:
+            space["env"] = self.tracer.envs[space["who"]] if self.tracer.envs else None
+        if stop.tag and stop.step >= scene["after"]:
+            with torch.no_grad():
+                if not self.opened() and eval(scene.get("starts", "True"), space):
+                    self.scenes.append((scene["title"], len(self.stops)))
+                    self.about.clear()
+                    self.rounds = 0
+                if self.opened():
+                    self.let(plan.get("let", {}).get(stop.tag, {}))
+                    if eval(plan.get("keep", "True"), space):
+                        self.describe(stop, space["env"])
+                    self.rounds += bool(eval(scene["ends"], space))
+                    if self.rounds == scene.get("n", 1):
+                        self.ahead.pop(0)
+        self.pause()
+
+    def describe(self, stop: step.Stop, env: step.Watched | None) -> None:
+        """What the page shows at a stop."""
+        plan, space, about, card = self.plan, self.space, self.about, {}
+        formula = self.fill(plan["lines"][stop.tag])
+        with contextlib.suppress(NameError):  # nothing has been made yet
+            space["k"] = eval(plan["k"], space)
+        title, place = self.fill(plan["title"]), f"update {stop.step}"
+        if title != self.title:
+            about.clear()
+            self.title = title
+        if stop.tag in plan["about"]:
+            about[plan["about"][stop.tag][0]] = self.fill(plan["about"][stop.tag][1])
+        picture = self.fill(plan.get("picture", ""))
+        if env:
+            place = f"step {stop.step:,}, {env.story()}"
+            if len(env.past) >= space["k"]:
+                s, a, r, s_next, end = env.past[space["k"] - 1]
+                card = {"s": space["words"](s), "a": space["deed"](a), "r": step.number(r)}
+                card["s'"] = space["words"](s_next) + f", {end}" * bool(end)
+            elif len(env.past) == space["k"] - 1:
+                card = {"s": space["words"](env.state)}
+            self.let(self.world["let"])
+            picture = self.fill(self.world["picture"])
+        if shown := plan["strip"].get(stop.tag, plan["strip"].get("")):
+            self.strip = typeset(shown[0]), self.fill(shown[1])
+        rows = [
+            f"<dt>{typeset(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in (card | about).items()
+        ]
+        strings = worked(formula), html.escape(place), title, "".join(rows), *self.strip, picture
+        numbers = [self.strings.setdefault(string, len(self.strings)) for string in strings]
+        ran = [statement.number for statement in stop.ran]
+        new = [stop.tag, stop.step, len(self.scenes) - 1, ran, *numbers]
+        if self.stops and [new[i] for i in (0, 2, 4)] == [self.stops[-1][i] for i in (0, 2, 4)]:
+            self.stops.pop(), self.formulas.pop()  # the end of a loop says the same once more
+        self.stops.append(new)
+        self.formulas.append(formula)
+
+    def in_threads(self, workers: int, report: Callable, settings: dict) -> None:
+        """Takes the place of a3c.in_processes(): one worker at a time goes on, by chance."""
+
+        def run(rank: int) -> None:
+            with self.turn, contextlib.suppress(step.Enough):
+                sys.settrace(self.tracer.called)
+                self.module.worker(rank, report=report, **settings)
+
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(workers)]
+        for go in (threading.Thread.start, threading.Thread.join):
+            list(map(go, threads))
+
+    def go(self) -> None:
+        """Train until the last scene is over."""
+        train, options = self.module.train, self.plan.get("options", {})
+        make = lambda: envs.make(self.plan["env"], self.name == "qlearning_table", **options)
+        threaded = mock.patch.object(self.module, "in_processes", self.in_threads, create=True)
+        with contextlib.suppress(step.Enough), threaded, self.tracer:
+            kind = next(iter(inspect.signature(train).parameters))
+            world = {"make_env": lambda: make, "language": Language}.get(kind, make)
+            train(world(), **self.settings)
+
+    def answer(self, tag: str, words: str) -> int:
+        """The first stop at a line whose formula contains these words."""
+        stops = enumerate(zip(self.stops, self.formulas, strict=True))
+        return next(i for i, (stop, formula) in stops if stop[0] == tag and words in formula)
+
+
+def record(name: str, before: dict | None = None) -> dict:
+    """Run a script, as runs.toml says, and, unless it was done before, once more to its end."""
+    sources, run = made_of(name), Recorder(name)
+    run.go()
+    rows, what = told(run.tracer.returns) if run.tracer.returns else ([], "losses")
+    lines = [curve(part) for part in (rows, run.loss) if part]
+    unit, options = "updates" if what == "losses" else "steps", run.plan.get("options", {})
+    settings = {"env": run.plan.get("env")} | options | run.settings
+    return dict(
+        sources=sources,
+        strings=list(run.strings),
+        stops=run.stops,
+        scenes=run.scenes,
+        ask=[[question, run.answer(tag, words), tag] for question, tag, words in run.plan["ask"]],
+        spark=dict(lines=lines, unit=unit, text=what),
+        update=run.plan["update"],
+        settings={k: str(v) for k, v in settings.items() if v is not None},
+        learning=before["learning"] if before else learning(slide.read(slide.ROOT / f"{name}.py")),
+    )
+
+
+def made_of(name: str) -> list[str]:
+    """What a record depends on: the script's code without comments, and the plan of the run."""
     source = (slide.ROOT / f"{name}.py").read_text(encoding="utf-8")
     rows = source.split('"""', 2)[2].splitlines()
     code = [row.split("  # ")[0].rstrip() for row in rows if not row.lstrip().startswith("#")]
-    return digest("\n".join(filter(None, code)))
-
-
-def plan_of(name: str) -> str:
-    """What a record depends on, besides: what runs.toml says of it."""
     plan = PLANS[name], PLANS["worlds"].get(PLANS[name].get("world"))
-    return digest(json.dumps(plan, sort_keys=True))
+    return [digest("\n".join(filter(None, code))), digest(json.dumps(plan, sort_keys=True))]
 
 
 def digest(*texts: str) -> str:
@@ -179,63 +380,23 @@ def digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def record(name: str, script: slide.Script, before: dict | None) -> dict:
-    """Run a script, as runs.toml says, and, unless it was done before, once more to its end."""
-    from tools import step
-
-    made_of = dict(code=code_of(name), plan=plan_of(name))
-    run = step.Recorder(name)
-    run.go()
-    strings, stops = {}, []
-    put = lambda text: strings.setdefault(text, len(strings))
-    for stop in run.stops:
-        card = "".join(f"<dt>{typeset(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in stop["card"])
-        caption, strip = typeset(stop["strip"][0]), stop["strip"][1]
-        shown = worked(stop["formula"]), html.escape(stop["place"]), html.escape(stop["title"])
-        shown = map(put, (*shown, card, caption, strip, stop["picture"]))
-        stops.append([stop["tag"], stop["step"], stop["scene"], stop["ran"], *shown])
-    ask = []
-    for question, tag, words in run.plan.get("ask", ()):
-        at = [i for i, s in enumerate(run.stops) if s["tag"] == tag and words in s["formula"]]
-        ask.append([question, at[0], tag])
-    scenes = [[title, [s[2] for s in stops].index(i)] for i, (title, _) in enumerate(run.scenes)]
-    returns, settings = run.returns(), run.settings()
-    rows, what = told(returns) if returns else (run.loss, "losses")
-    line = smoothed(rows, 10)
-    unit = "steps" if returns else "updates"
-    spark = [chart({what: line}, unit), f"you are here; {what}, mean of 10"]
-    options = {"env": run.plan.get("env")} | run.plan.get("options", {}) | settings
-    return made_of | dict(
-        strings=list(strings),
-        stops=stops,
-        scenes=scenes,
-        ask=ask,
-        spark=spark,
-        last=line[-1][0],
-        update=run.plan["update"],
-        settings={k: str(v) for k, v in options.items() if v is not None},
-        learning=before["learning"] if before else learning(name, script),
-    )
-
-
 def stored(name: str, plan: bool = True) -> dict | None:
     """The record of a run, if it is up to date."""
     path = PAGES / f"{name}.run.js"
-    if not path.exists():
-        return None
-    run = json.loads(path.read_text(encoding="utf-8").removeprefix("const RUN = ").rstrip(";\n"))
-    fresh = run.get("code") == code_of(name) and (not plan or run["plan"] == plan_of(name))
+    text = path.read_text(encoding="utf-8") if path.exists() else "{}"
+    run = json.loads(text.removeprefix("const RUN = ").rstrip(";\n"))
+    fresh = run.get("sources", [])[: 1 + plan] == made_of(name)[: 1 + plan]
     return run if fresh else None
 
 
 # ------------------------------------------------------------------------------------------ pages
 
 
-def made_of(name: str) -> str:
+def sources(name: str) -> str:
     """What a page depends on; the index depends on everything."""
     names = slide.SCRIPTS if name == "index" else [name]
-    paths = [slide.ROOT / f"{name}.py" for name in names]
-    paths += [HERE / "page.html.jinja", *(PAGES / f"{name}.run.js" for name in names)]
+    paths = [HERE / "page.html.jinja", *(slide.ROOT / f"{name}.py" for name in names)]
+    paths += [PAGES / f"{name}.run.js" for name in names]
     return digest(*(path.read_text(encoding="utf-8") for path in paths))
 
 
@@ -245,65 +406,50 @@ def rows_of(script: slide.Script) -> list[dict]:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    from tools import step
-
     lexer, formatter = PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)
     lines = highlight(script.source, lexer, formatter).split("\n")
-    tags = {row: tag for tag in script.tags for row in range(tag.row, tag.body.stop)}
+    tags = {row: tag.tag for tag in script.tags for row in range(tag.row, tag.body.stop)}
     heads = {row for tag in script.tags for row in range(tag.row, tag.body.start - tag.notes)}
     ran, found = step.statements(script), []
     for row, (line, text) in enumerate(zip(lines, script.source.splitlines(), strict=False), 1):
         indent = len(text) - len(text.lstrip())
-        tag = tags[row].tag if row in tags else ""
-        statement = ran[row].number if row in ran and not text.lstrip().startswith("#") else None
         line = line.replace(" " * indent, f'<span class="in">{" " * indent}</span>', bool(indent))
-        found.append(dict(row=row, html=line, tag=tag, head=row in heads, statement=statement))
+        statement = ran[row].number if row in ran and text.lstrip()[:1] != "#" else None
+        found.append(dict(html=line, tag=tags.get(row), head=row in heads, statement=statement))
     return found
 
 
-def headings(script: slide.Script) -> dict[str, list[str]]:
-    """Tag -> what stands above this line of the pseudocode."""
-    found, before = {}, 0
-    for line in script.pseudocode:
-        found[line.tag] = [t for row, t in script.headings.items() if before < row < line.row]
-        before = line.row
-    return found
-
-
-def write(names: list[str]) -> None:
-    """Write these pages."""
+def write() -> None:
+    """Write all pages, from the records that are there."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= dict(typeset=typeset)
+    env.filters["typeset"] = typeset
     scripts = {name: slide.read(slide.ROOT / f"{name}.py") for name in slide.SCRIPTS}
-    template, runs = env.get_template("page.html.jinja"), {n: stored(n) for n in scripts}
-    for name in names:
-        given = dict(name=name, names=slide.SCRIPTS, script=scripts.get(name), run=runs.get(name))
-        given |= dict(scripts=scripts, runs=runs, made_of=made_of(name))
-        if name != "index":
-            given |= dict(rows=rows_of(scripts[name]), headings=headings(scripts[name]))
-        (PAGES / f"{name}.html").write_text(template.render(given), encoding="utf-8")
+    runs = {name: stored(name) for name in scripts}
+    for name in ("index", *scripts):
+        script, run = scripts.get(name), runs.get(name)
+        given = dict(name=name, scripts=scripts, runs=runs, script=script, run=run)
+        given |= dict(sources=sources(name), rows=rows_of(script) if script else [])
+        page = env.get_template("page.html.jinja").render(given)
+        (PAGES / f"{name}.html").write_text(page, encoding="utf-8")
 
 
 def stale() -> list[str]:
     """The pages that are not up to date."""
-    old = []
-    for name in ("index", *slide.SCRIPTS):
-        page = PAGES / f"{name}.html"
-        fresh = name == "index" or stored(name)
-        if not (fresh and page.exists() and made_of(name) in page.read_text(encoding="utf-8")):
-            old.append(name)
-    return old
+    fresh = lambda name: name == "index" or stored(name)
+    text = lambda page: page.read_text(encoding="utf-8") if page.exists() else ""
+    return [
+        name
+        for name in ("index", *slide.SCRIPTS)
+        if not (fresh(name) and sources(name) in text(PAGES / f"{name}.html"))
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m tools.pages", description=__doc__, formatter_class=style
-    )
+    parser = argparse.ArgumentParser("python -m tools.pages", description="Write docs/html/.")
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a page is stale")
     parser.add_argument("--record", action="store_true", help="record all runs anew")
     given = parser.parse_args(argv)
@@ -311,16 +457,13 @@ def main(argv: list[str] | None = None) -> int:
         names = ", ".join(stale())
         print(f"not up to date: {names}; run python -m tools.pages" if names else "up to date")
         return 1 if names else 0
-    PAGES.mkdir(exist_ok=True)
     for name in slide.SCRIPTS:
         if given.record or not stored(name):
             print(f"recording {name}.py", flush=True)
-            before = None if given.record else stored(name, plan=False)
-            run = record(name, slide.read(slide.ROOT / f"{name}.py"), before)
+            run = record(name, None if given.record else stored(name, plan=False))
             text = json.dumps(run, ensure_ascii=False, separators=(",", ":"))
             (PAGES / f"{name}.run.js").write_text(f"const RUN = {text};\n", encoding="utf-8")
-    write(["index", *slide.SCRIPTS])
-    print(f"{1 + len(slide.SCRIPTS)} pages in {PAGES}")
+    write()
     return 0
 
 

@@ -8,24 +8,20 @@ environment: there a step is one update of an optimiser. a3c.py runs with one wo
 tools.pages` records the runs on the pages, which tools/runs.toml describes, with the same Tracer.
 """
 
+import argparse
 import ast
 import contextlib
 import copy
 import importlib.util
-import inspect
 import io
-import random
 import re
 import shutil
 import sys
 import textwrap
-import threading
-import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from unittest import mock
 
 import gymnasium as gym
@@ -36,7 +32,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from common import envs, runs
 from common.envs import BadInput
-from common.language import Language
 from tools import slide
 
 # ------------------------------------------------------------------------------ reading a script
@@ -218,6 +213,8 @@ class Watched(gym.Wrapper):
             self.past.append((self.state, action, reward, state, self.ended))
             self.state = state
             self.tracer.count(frame)
+            if self.ended:
+                self.tracer.returns.append((self.tracer.step, self.total))
         return result
 
     def story(self) -> str:
@@ -244,13 +241,18 @@ class Tracer:
     Attributes:
         step: environment steps so far; or updates.
         envs: the environments of the training, Watched.
+        returns: (step, return) of each episode.
     """
 
     def __init__(self, path: Path, tell: Callable, wanted: Callable, whole=()):
         script, self.path = slide.read(path), str(path)
         self.statements, self.functions = statements(script), {tag.function for tag in script.tags}
         self.tell, self.wanted, self.whole, self.step = tell, wanted, whole, 0
-        self.envs, self.open = [], {}  # frame -> the stop that is being carried out
+        self.envs, self.returns, self.open = (
+            [],
+            [],
+            {},
+        )  # frame -> the stop that is being carried out
 
     def __enter__(self):
         make, self.undo = envs.make, contextlib.ExitStack()
@@ -351,16 +353,20 @@ def value_of(term: str, values: dict) -> str:
         return ""
 
 
-def step_through(argv: list[str]) -> int:
+def span(text: str) -> tuple[int, int]:
+    """ "280:300" -> (280, 300)"""
+    first, last = sorted(map(int, text.split(":")))
+    return first, last
+
+
+def step_through(argv: list[str] | None) -> int:
     """Run a script until the last step that is wanted. Returns the exit status."""
-    parser = runs.Parser(add_help=False, allow_abbrev=False)
+    style = dict(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = runs.Parser("python -m tools.step", allow_abbrev=False, **style)
     parser.add_argument("script", type=Path)
-    parser.add_argument("--show", default="0:20")
+    parser.add_argument("--show", type=span, default=(0, 20), help="the steps, as in 280:300")
     given, argv = parser.parse_known_args(argv)
-    match = re.fullmatch(r"(\d+):(\d+)", given.show)
-    if not match or int(match[1]) > int(match[2]):
-        raise BadInput(f"--show {given.show}: write the first and the last step, as in 280:300")
-    first, last = int(match[1]), int(match[2])
+    first, last = given.show
     path, seen, out = given.script.resolve(), [], sys.stdout
     module, script = load(path), slide.read(path)
     argv += ["--workers", "1"] * (script.tags[0].function == "worker")
@@ -382,237 +388,13 @@ def step_through(argv: list[str]) -> int:
         runs.say("ended here; nothing is saved")
         return 0
     if not status and not seen:
-        raise BadInput(f"--show {given.show}: the run ended at step {tracer.step}")
+        raise BadInput(f"--show {first}:{last}: the run ended at step {tracer.step}")
     return status
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: a script, its flags, and --show A:B. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(textwrap.dedent(__doc__).strip())
-        return 0 if argv else 2
     return runs.explained("step", lambda: step_through(argv))
-
-
-# ---------------------------------------------------------------------------- a run for the pages
-
-PLANS = tomllib.loads((Path(__file__).parent / "runs.toml").read_text(encoding="utf-8"))
-NUMBER = r"\d[\d.]*(?:e[-+]?\d+)?"
-CALCULATOR = dict(max=max, min=min, exp=np.exp, log=np.log, sigma=lambda x: 1 / (1 + np.exp(-x)))
-
-
-def cells(values, labels: str = "", me=(), columns: int = 0) -> str:
-    """A strip of coloured cells: blue above 0, orange below; `me` are outlined.
-
-    `labels` is a format, or a list of words; values beyond the last word are left out.
-    """
-    values, me = [float(v) for v in np.ravel(values)], np.ravel(me)
-    words = [labels.format(v) for v in values] if isinstance(labels, str) else labels
-    most, marks = max([1e-9, *map(abs, values)]), []
-    for i, (value, word) in enumerate(zip(values, words, strict=False)):
-        kind = ("u" if value > 0 else "d") + " me" * (i in me)
-        marks.append(f'<i class="{kind}" style="--v:{100 * abs(value) / most:.0f}">{word}</i>')
-    columns = columns or 32 * (len(marks) > 64)
-    grid = f' style="--n:{columns}"' if columns else ""
-    return f'<div class="cells"{grid}>{"".join(marks)}</div>'
-
-
-def settled(line: str) -> str:
-    """`text = calculation ~ result` with the sign that it deserves: = or, if it is rounded, ≈.
-
-    Calculation and result are put between ⟦ and ⟧.
-
-    Raises:
-        ValueError: the numbers that are shown do not give the result that is shown.
-    """
-    if " ~ " not in line:
-        return line
-    left, right = line.rsplit(" ~ ", 1)
-    name, equals, calculation = left.rpartition("= ")
-    calculation = re.sub(rf"(?<=[-+*] )-{NUMBER}", r"(\g<0>)", calculation)
-    exact = eval(calculation.replace("^", "**"), CALCULATOR)
-    result = float(re.match(f"-?{NUMBER}", right)[0])
-    sizes = [float(x) for x in re.findall(NUMBER, calculation)]
-    if abs(exact - result) > 2e-3 * max([*sizes, abs(result)]):
-        raise ValueError(f"{line}: not {right}, but {exact}")
-    sign = "=" if abs(exact - result) < 1e-9 else "≈"
-    return f"{name}{equals}⟦{calculation}⟧ {sign} " + re.sub(f"^-?{NUMBER}", r"⟦\g<0>⟧", right)
-
-
-class Recorder:
-    """A short run of a script, as its page shows it; runs.toml describes it.
-
-    Attributes:
-        stops: one for each line that is kept: what the page shows there.
-        scenes: their titles, and the steps at which they begin.
-        loss: (step, loss) now and then.
-    """
-
-    def __init__(self, name: str):
-        self.name, self.plan, path = name, PLANS[name], slide.ROOT / f"{name}.py"
-        self.module, self.stops, self.scenes, self.loss = load(path), [], [], []
-        self.ahead, self.title, self.about, self.strip = [*self.plan["scenes"]], "", {}, ["", ""]
-        self.world, self.turn = PLANS["worlds"].get(self.plan.get("world"), {}), threading.Lock()
-        self.tracer = Tracer(path, self.tell, self.wanted, self.plan.get("whole", ()))
-        words = lambda this: self.fill(self.world["words"], this)
-        deed = lambda this: self.fill(self.world["deed"], this)
-        each = lambda values: ", ".join(f"{deed(a)} {number(v)}" for a, v in enumerate(values))
-        when = lambda flag, text: text if flag else ""
-        size = lambda network: f"{len(parameters_to_vector(network.parameters())):,}"
-        self.space = vars(self.module) | dict(again=copy.deepcopy, num=number, cells=cells)
-        self.space |= dict(words=words, deed=deed, each=each, when=when, size=size, env=None)
-        self.space |= dict(who=self.plan.get("who", 0), np=np, torch=torch)
-        self.let("first")
-
-    def fill(self, template: str | list, this=None) -> str:
-        """A template with its values; `this` is a state or an action."""
-        if isinstance(template, str):
-            self.space["this"] = this
-            return eval(f"f'''{template} '''", self.space)[:-1]
-        found = []
-        for i in eval(template[0], self.space):
-            self.space["i"] = i
-            found.append(self.fill(template[1]))
-        return "\n".join(found or map(self.fill, template[2:]))
-
-    def let(self, tag: str) -> None:
-        """Computes the names that runs.toml gives for a line."""
-        for name, expression in self.plan.get("let", {}).get(tag, {}).items():
-            self.space[name] = eval(expression, self.space)
-
-    def wanted(self, step: int) -> bool:
-        """Whether to look at the lines from this step on."""
-        if not self.ahead:
-            raise Enough
-        here = self.tracer.followed().f_locals
-        if step % max(1, self.plan["scenes"][-1]["after"] // 150) == 0:
-            loss = here.get("loss", here.get("L"))
-            self.loss += [(step, loss.item())] if loss is not None else []
-        look = self.opened() or step >= self.ahead[0]["after"]
-        if not look:
-            self.pause()
-        return look
-
-    def pause(self) -> None:
-        """Of several workers another one may go on."""
-        if self.turn.locked():
-            self.turn.release()
-            time.sleep(random.random() * 1e-3)
-            self.turn.acquire()
-
-    def opened(self) -> bool:
-        """Whether a scene has begun, and has not ended."""
-        return len(self.scenes) + len(self.ahead) > len(self.plan["scenes"])
-
-    def tell(self, stop: Stop) -> None:
-        """Take a stop, if a scene is going on."""
-        if not self.ahead:
-            raise Enough
-        scene, space, plan = self.ahead[0], self.space, self.plan
-        space |= stop.new | dict(old=SimpleNamespace(**stop.old), moved=stop.moved(), stop=stop)
-        space |= dict(tag=stop.tag, env=stop.new.get("env"), scene=len(self.scenes))
-        if space["env"] not in self.tracer.envs:
-            space["env"] = self.tracer.envs[space["who"]] if self.tracer.envs else None
-        if stop.tag and stop.step >= scene["after"]:
-            with torch.no_grad():
-                if not self.opened() and eval(scene.get("starts", "True"), space):
-                    self.scenes.append([scene["title"], stop.step])
-                    self.about.clear()
-                    self.rounds = 0
-                if self.opened():
-                    self.let(stop.tag)
-                    if eval(plan.get("keep", "True"), space):
-                        self.stops.append(self.described(stop, space["env"]))
-                        if len(self.stops) > 1 and self.same(*self.stops[-2:]):
-                            self.stops.pop(-2)  # the end of a loop
-                    self.rounds += bool(eval(scene["ends"], space))
-                    if self.rounds == scene.get("n", 1):
-                        self.ahead.pop(0)
-        self.pause()
-
-    def same(self, a: dict, b: dict) -> bool:
-        """Whether two stops say the same."""
-        return all(a[key] == b[key] for key in ("tag", "formula", "scene"))
-
-    def described(self, stop: Stop, env: Watched | None) -> dict:
-        """What the page shows at a stop."""
-        plan, about, k, card = self.plan, self.about, 1, []
-        formula = "\n".join(map(settled, self.fill(plan["lines"][stop.tag]).split("\n")))
-        with contextlib.suppress(NameError):  # nothing has been made yet
-            k = eval(plan["k"], self.space)
-        self.space["k"] = k
-        title = self.fill(plan["title"])
-        if title != self.title:
-            about.clear()
-            self.title = title
-        if stop.tag in plan["about"]:
-            about[plan["about"][stop.tag][0]] = self.fill(plan["about"][stop.tag][1])
-        place, picture = f"update {stop.step}", self.fill(plan.get("picture", ""))
-        if env:
-            s = env.state if len(env.past) == k - 1 else None
-            if len(env.past) >= k:
-                s, a, r, s_next, end = env.past[k - 1]
-                end = self.space["words"](s_next) + f", {end}" * bool(end)
-                card = [["a", self.space["deed"](a)], ["r", number(r)], ["s'", end]]
-            if s is not None:
-                card.insert(0, ["s", self.space["words"](s)])
-            place = f"step {stop.step:,}, {env.story()}"
-            for name, expression in self.world["let"].items():
-                self.space[name] = eval(expression, self.space)
-            picture = self.fill(self.world["picture"])
-        if shown := plan["strip"].get(stop.tag, plan["strip"].get("")):
-            self.strip = [shown[0], self.fill(shown[1])]
-        return dict(
-            tag=stop.tag,
-            ran=[statement.number for statement in stop.ran],
-            formula=formula,
-            title=title,
-            card=card + [[label, text] for label, text in about.items()],
-            strip=self.strip,
-            picture=picture,
-            place=place,
-            step=stop.step,
-            scene=len(self.scenes) - 1,
-        )
-
-    def in_threads(self, workers: int, report: Callable, settings: dict) -> None:
-        """Takes the place of a3c.in_processes(): one worker at a time goes on, by chance."""
-
-        def run(rank: int) -> None:
-            with self.turn, contextlib.suppress(Enough):
-                sys.settrace(self.tracer.called)
-                self.module.worker(rank, report=report, **settings)
-
-        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(workers)]
-        for go in (threading.Thread.start, threading.Thread.join):
-            list(map(go, threads))
-
-    def settings(self) -> dict:
-        """The keywords of train() that are not those of its signature."""
-        literal = self.module.LITERAL if self.plan.get("literal") else {}
-        return literal | self.plan.get("settings", {})
-
-    def go(self) -> None:
-        """Train until the last scene is over."""
-        train, options = self.module.train, self.plan.get("options", {})
-        make = lambda: envs.make(self.plan["env"], self.name == "qlearning_table", **options)
-        threaded = mock.patch.object(self.module, "in_processes", self.in_threads, create=True)
-        with contextlib.suppress(Enough), threaded, self.tracer:
-            kind = next(iter(inspect.signature(train).parameters))
-            world = {"make_env": lambda: make, "language": Language}.get(kind, make)
-            train(world(), **self.settings())
-
-    def returns(self) -> list[tuple]:
-        """(step, return) of each episode."""
-        found = []
-        for env in self.tracer.envs:
-            total = 0.0
-            for i, (_, _, reward, _, end) in enumerate(env.past, 1):
-                total += reward
-                found += [(i * len(self.tracer.envs), total)] if end else []
-                total = 0.0 if end else total
-        return sorted(found)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ function render() {
   $(".time input").value = at;
   $(".time output").textContent = `${at + 1}/${STOPS.length} · ${title}${later ? ` · ${later.toLocaleString("en")} ${RUN.settings.env ? "steps" : "updates"} later` : ""}`;
   $(".time input").setAttribute("aria-valuetext", $(".time output").textContent);
-  const svg = $(".spark svg"), x = 44 + 250 * Math.min(1, stop.step / RUN.last);
+  const svg = $(".spark svg"), x = 44 + 250 * Math.min(1, stop.step / RUN.spark.lines[0].points.at(-1)[0]);
   const you = svg.querySelector(".you") ?? svg.appendChild(document.createElementNS(svg.namespaceURI, "path"));
   you.setAttribute("class", "you");
   you.setAttribute("d", `M${x} 5V112`);
@@ -80,7 +80,7 @@ function part(name) {
 
 // The slide's letters are as large as lets all of its lines be seen.
 function fit() {
-  const pane = $(".slide"), most = document.body.classList.contains("lecture") ? 20 : 17;
+  const pane = $(".slide"), most = document.body.classList.contains("lecture") ? 20 : 16;
   for (let size = most; size >= 12; size -= 0.5) {
     pane.style.setProperty("--fit", size + "px");
     if (pane.scrollHeight <= pane.clientHeight) break;
