@@ -15,84 +15,88 @@ from unittest import mock
 import gymnasium as gym
 import numpy as np
 
-from common import plotting, runs
-from common.envs import BadInput
-from tools.slide import SCRIPTS
+from common import envs, plotting, runs
 
-ANGLE = "angle (degrees, 0: upright)"
-# Class -> its two variables, their ranges, and (x, y) -> an observation.
+# Class -> the two variables, their ranges, and (x, y) -> an observation.
 PLANES = {
-    "CartPoleEnv": (ANGLE, "velocity", (-12, 12), (-3, 3), lambda x, y: [0, 0, np.radians(x), y]),
+    "CartPoleEnv": (
+        ("angle of the pole (degrees)", "velocity (rad/s)"),
+        ((-12, 12), (-3, 3)),
+        lambda x, y: [0, 0, np.radians(x), y],  # the cart stands still in the middle
+    ),
     "PendulumEnv": (
-        *(ANGLE, "velocity", (-180, 180), (-8, 8)),
+        ("angle (degrees, 0: upright)", "velocity (rad/s)"),
+        ((-180, 180), (-8, 8)),
         lambda x, y: [np.cos(np.radians(x)), np.sin(np.radians(x)), y],
     ),
 }
 
 
-def loaded(folder: Path) -> runs.Run:
-    """A saved run, with what it has learned.
+class Stub(gym.Env):
+    """Has the spaces of an environment, shows the `state` that it is given, keeps the `action`."""
+
+    def __init__(self, env: gym.Env):
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+
+    def reset(self, **_):
+        return np.float32(self.state), {}
+
+    def step(self, action):
+        self.action = np.ravel(action)[0]
+        return np.float32(self.state), 0.0, False, False, {}
+
+
+def plane(folder: Path, points: int = 45) -> bytes:
+    """Value and greedy action of a saved run over two state variables, as PNG.
 
     Raises:
-        BadInput: the folder holds no such run.
+        BadInput: the folder holds no run, or its environment has no two variables.
     """
     try:
         name = json.loads((folder / "run.json").read_text())["script"]
-        script = importlib.import_module(name if name in SCRIPTS else "")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder}: no run.json of a script of this project") from error
-    # What is greedy, and its value, stand in the script's main().
+        script = importlib.import_module(name)
+    except (OSError, ValueError, LookupError, TypeError, ImportError):
+        raise envs.BadInput(f"{folder}: no run.json of a script of this project") from None
     with mock.patch.object(runs, "main", lambda train, argv, **given: given):
-        given = {"value": None, "table": False} | script.main([])
+        given = {"value": None, "table": False} | script.main([])  # what is greedy, its value
     run = runs.Run(name, script.train, ["--load", str(folder)], **given)
-    run.learned = run.load()
-    return run
-
-
-def plane(run: runs.Run, points: int = 45) -> bytes:
-    """Value and greedy action over two state variables, as PNG."""
-    from matplotlib import colormaps
-
-    env, layers = run.open(), []
-    name, space = type(env.unwrapped).__name__, env.unwrapped.observation_space
-    if name not in PLANES and space.shape != (2,):
-        raise BadInput(f"{run.env_id} has no two state variables to draw over")
-    ranges = np.array([space.low, space.high]).T if space.shape == (2,) else ()
-    given = PLANES.get(name) or ("position", "velocity", *ranges, lambda x, y: [x, y])
-    x_name, y_name, x_range, y_range, observation = given
-    while isinstance(env, gym.Wrapper):
-        layers, env = [env, *layers], env.env
-    x, y = np.linspace(*x_range, points), np.linspace(*y_range, points)
-    actions, values = [], []
-    for state in (np.array(observation(i, j), np.float32) for j in y for i in x):
-        for layer in layers:  # an observation is changed from the inside out, an action back
-            if isinstance(layer, gym.ObservationWrapper):
-                state = layer.observation(state)
-        action = run.greedy(state)
-        for layer in reversed(layers):
-            action = layer.action(action) if isinstance(layer, gym.ActionWrapper) else action
-        actions.append(np.ravel(action)[0])
-        values += [float(run.ask(run.value, state))] if run.value else []
-    n = getattr(env.action_space, "n", None)  # None: continuous actions
-    style = dict(cmap=colormaps["cividis"].resampled(n), vmin=-0.5, vmax=n - 0.5) if n else {}
-    panels = {"value": (values, {})} if values else {}
-    panels["greedy action"] = actions, style
-    fig, axes = plotting.figure(4.6 * len(panels), 4, len(panels))
-    for ax, (title, (numbers, style)) in zip(np.ravel(axes), panels.items(), strict=True):
-        numbers = np.reshape(numbers, (points, points))
-        fig.colorbar(ax.pcolormesh(x, y, numbers, shading="nearest", **style), ax=ax)
-        ax.set(title=title, xlabel=x_name, ylabel=y_name)
+    run.learned, env = run.load(), run.open().unwrapped
+    labels, ranges, state = PLANES.get(type(env).__name__, (("position", "velocity"), None, None))
+    if state is None:
+        if env.observation_space.shape != (2,):
+            raise envs.BadInput(f"{run.env_id} has no two state variables to draw over")
+        ranges = np.transpose([env.observation_space.low, env.observation_space.high])
+        state = lambda x, y: [x, y]
+    x, y = (np.linspace(*ends, points) for ends in ranges)
+    stub, found = Stub(env), {"greedy action": [], "value": []}
+    door = envs.prepared(stub)
+    for stub.state in [state(i, j) for j in y for i in x]:
+        seen, _ = door.reset()
+        door.step(run.greedy(seen))
+        found["greedy action"].append(stub.action)
+        found["value"] += [float(run.ask(run.value, seen))] if run.value else []
+    shown = {title: numbers for title, numbers in found.items() if numbers}
+    fig, axes = plotting.figure(4.6 * len(shown), 4, len(shown))
+    for ax, (title, numbers) in zip(np.ravel(axes), shown.items(), strict=True):
+        image = np.reshape(numbers, (points, points))
+        fig.colorbar(ax.pcolormesh(x, y, image, shading="nearest", cmap="cividis"), ax=ax)
+        ax.set(title=title, xlabel=labels[0], ylabel=labels[1])
     fig.suptitle(run.title)
     return plotting.png(fig)
 
 
-def draw(folder: Path, out: Path) -> int:
-    """Draw the run in a folder. Returns the exit status."""
-    runs.write(out.parent, {out.name: plane(loaded(folder))})
-    return 0
+def main(argv: list[str] | None = None) -> int:
+    """The command line: a run's folder, and the picture's name. Returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def go() -> int:
+        if len(argv) != 2:
+            raise envs.BadInput("give a run's folder and a file: python -m tools.plane FOLDER PNG")
+        runs.write(Path(argv[1]).parent, {Path(argv[1]).name: plane(Path(argv[0]))})
+        return 0
+
+    return runs.explained("tools/plane", go)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("python -m tools.plane FOLDER FILE.png")
-    sys.exit(runs.explained("plane", lambda: draw(*map(Path, sys.argv[1:]))))
+    sys.exit(main())
