@@ -54,7 +54,6 @@ class FiniteMDP(gym.Env):
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}
-    cell_pixels = 64
     moves, action_names = (), ()  # the step (rows, columns) of each action, and what it is called
     step_reward = 0.0  # of a move that ends in no terminal cell
 
@@ -88,15 +87,14 @@ class FiniteMDP(gym.Env):
         return self.s, reward, terminated, False, {}
 
     def look(self, s: int) -> tuple:
-        """Letter, shape ("square" or "circle") and colour of a cell."""
-        letter = self.cells[s]
-        return letter, *ENDS.get(letter, (0, "square", WHITE))[1:]
+        """Shape ("square" or "circle") and colour of a cell."""
+        return ENDS.get(self.cells[s], (0, "square", WHITE))[1:]
 
     def render(self):
         """The present cell in the chosen render_mode: a string or an image."""
-        (rows, columns), n = self.shape, self.cell_pixels
+        (rows, columns), n = self.shape, 64  # pixels of a cell
         if self.render_mode == "ansi":
-            cells = ["o" if s == self.s else self.look(s)[0] for s in self.P]
+            cells = ["o" if s == self.s else letter for s, letter in enumerate(self.cells)]
             return "\n".join("".join(row) for row in np.reshape(cells, self.shape))
         y, x = np.mgrid[:n, :n] - (n - 1) / 2  # pixel distances from the middle of a cell
         distance = np.maximum(abs(x), abs(y))
@@ -104,7 +102,7 @@ class FiniteMDP(gym.Env):
         image = np.full((rows, n, columns, n, 3), WHITE, np.uint8)
         image[:, 0], image[:, :, :, 0] = LINE, LINE
         for s in self.P:
-            cell, (_, shape, colour) = image[s // columns, :, s % columns], self.look(s)
+            cell, (shape, colour) = image[s // columns, :, s % columns], self.look(s)
             cell[masks[shape]] = colour
         image[self.s // columns, :, self.s % columns][distance < 0.26 * n] = RED
         return image.reshape(rows * n, columns * n, 3) if self.render_mode == "rgb_array" else None

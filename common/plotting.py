@@ -79,18 +79,13 @@ def learning_curve(progress, title: str, greedy: list[float], window: int = 10) 
 # ------------------------------------------------------------------------------ what was learned
 
 
-def drawable(env) -> bool:
-    """Whether picture() can draw what is learned there."""
-    return isinstance(env.unwrapped, envs.FiniteMDP)
-
-
 def picture(env, look, title: str) -> bytes:
     """Draw what was learned in a grid world, as PNG: the value of each cell, the greedy arrows.
 
     GridWorld: beside the random policy's, as on the lecture's slide.
 
     Args:
-        env: the environment as envs.make opens it; drawable(env) has to be true.
+        env: a FiniteMDP as envs.make opens it.
         look: state -> (the greedy action, its value; None if no value was learned).
         title: script, environment, seed.
     """
@@ -104,7 +99,7 @@ def picture(env, look, title: str) -> bytes:
         for s in world.P:
             text, value, style = ALL, None, dict(size="large")
             if s in world.terminals:
-                _, shape, colour = world.look(s)
+                shape, colour = world.look(s)
                 text, style = SHAPES[shape], dict(size=40, color=np.array(colour) / 255)
             elif name == "greedy policy":
                 action, value = look(env.reset(options={"start": s})[0])

@@ -66,7 +66,6 @@ def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, tab
 
 def explained(script: str, run: Callable[[], int]) -> int:
     """The exit status of run(). What goes wrong in it becomes one line on standard error."""
-    status = 1
     try:
         return run()
     except KeyboardInterrupt:
@@ -75,10 +74,9 @@ def explained(script: str, run: Callable[[], int]) -> int:
         line, status = envs.first_line(error), getattr(error, "status", 1)
     except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
         expected = r"FloatingPointError: (.+)|.*allocate memory.*|process \d+ terminated with .*"
-        found = re.search(expected, str(error))
-        if not found:
+        if not (found := re.search(expected, str(error))):
             raise
-        line = found[1] or found[0]
+        line, status = found[1] or found[0], 1
     say(f"{script}.py: {line}", sys.stderr)
     return status
 
@@ -119,16 +117,6 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file=None):
         say(message.rstrip())
-
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """80 columns; no word is broken."""
-
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=27, width=80)
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 
 def assignment(text: str) -> tuple:
@@ -179,7 +167,9 @@ def parse(train: Callable, argv: list[str] | None, script: str, *names: str) -> 
     examples = page[page.index("Try") + 1].replace("    ", "  ") if "Try" in page else ""
     text = dict(usage=f"python {script}.py [flags]", description=textwrap.fill(title, 80))
     text["epilog"] = f"examples:\n{examples}"
-    parser = Parser(formatter_class=Help, allow_abbrev=False, add_help=False, **text)
+    layout = dict(max_help_position=27, width=80)
+    text["formatter_class"] = lambda prog: argparse.RawDescriptionHelpFormatter(prog, **layout)
+    parser = Parser(allow_abbrev=False, add_help=False, **text)
     titles = "what you will use first", "the algorithm", "the rest"
     first, algorithm, rest = map(parser.add_argument_group, titles)
     first.add_argument("--help", "-h", action="help", help="show this and end")
@@ -367,7 +357,8 @@ class Run:
     def check_files(self, env: gym.Env) -> None:
         """Check --out, --record, --picture and --render."""
         flags, modes = self.flags, env.metadata.get("render_modes", [])
-        if flags.picture and not (flags.picture.suffix == ".png" and plotting.drawable(env)):
+        drawable = isinstance(env.unwrapped, envs.FiniteMDP)
+        if flags.picture and not (drawable and flags.picture.suffix == ".png"):
             worlds = "a .png of Treasure-v0, GridWorld-v0 or Maze-v0"
             raise BadInput(f"--picture {flags.picture}: it can only be {worlds}")
         displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
@@ -412,18 +403,14 @@ class Run:
         with ctrl_c(self.progress):
             try:
                 learned = self.trained(self.text, on_episode=self.progress)
-            finally:  # where it diverged, the returns are worth a look
+            finally:  # where it diverged, the returns are worth a look; older weights stay there
                 summary = self.progress.summary()
-                self.save(learned)
+                settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
+                settings |= dict(hyperparameters=self.hp, solved=self.progress.solved)
+                if self.saves:
+                    write(self.out, packed(settings, [COLUMNS, *self.progress.rows], learned))
         say(summary + f"\nsaved in {self.out}" * self.saves)
         return learned
-
-    def save(self, learned: list) -> None:
-        """Write the run's files; if nothing was learned, an older run's weights stay there."""
-        settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
-        settings |= dict(hyperparameters=self.hp, solved=self.progress.solved)
-        if self.saves:
-            write(self.out, packed(settings, [COLUMNS, *self.progress.rows], learned))
 
     def load(self) -> list:
         """What was learned, from the files of a saved run. Nothing in them is executed.

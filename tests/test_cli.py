@@ -1,11 +1,9 @@
 """The command line, by what a user sees and loses."""
 
 import importlib
-import inspect
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +18,6 @@ from PIL import Image
 
 from common import language, runs
 from tests.worlds import SCRIPTS, Constant, Probe
-from tools import slide
 
 TINY = dict(  # a run of a moment
     qlearning_table="--episodes 30",
@@ -53,7 +50,6 @@ gym.register("NaN-v0", lambda: NaN(actions=Discrete(2)))
 
 @pytest.fixture(autouse=True)
 def _short_evaluations(monkeypatch):
-    monkeypatch.setattr(runs, "EPISODES", 2)
     monkeypatch.setattr(runs, "STEPS", 300)
     monkeypatch.setattr(language, "PROMPTS", 20)
     monkeypatch.setattr(language.best_of_n, "__defaults__", (2, 4))
@@ -74,36 +70,17 @@ def refused(capsys, *texts) -> str:
     return errors
 
 
-def greedy(capsys) -> list[str]:
-    """What was said of the policy that was learned."""
-    return re.findall(r"^(?:greedy|policy) .*$", capsys.readouterr().out, re.MULTILINE)
-
-
 # ------------------------------------------------------------------------ what a run leaves behind
 
 
 @every
-def test_a_run_saves_before_it_speaks(script, capsys, monkeypatch):
+def test_a_run_and_its_files(script, capsys):
     """--load finds the same policy, and writes nothing."""
-    there, say = [], runs.say
-
-    def listening(text, stream=None):
-        there.extend([Path("here/weights.pt").exists()] * ("saved in" in text))
-        say(text, stream)
-
-    monkeypatch.setattr(runs, "say", listening)
-    assert run(script, TINY[script], "--out here") == 0
-    assert there == [True] and sorted(os.listdir("here")) == FILES
-    said, files = greedy(capsys), {p: p.read_bytes() for p in Path("here").iterdir()}
-    assert said and Image.open("here/returns.png").size == (840, 480)
-    saved = json.loads(Path("here/run.json").read_text())
-    assert saved["script"] == script and saved["hyperparameters"]["seed"] == 0
-    if script != "rlhf":
-        names, *rows = Path("here/returns.csv").read_text().splitlines()
-        assert names == "episode,step,seconds,return,length"
-        assert [int(row.split(",")[0]) for row in rows] == [*range(1, len(rows) + 1)]
-    assert run(script, "--load here") == 0
-    assert greedy(capsys) == said and os.listdir() == ["here"]
+    said = lambda: re.findall(r"^(?:greedy|policy) .*$", capsys.readouterr().out, re.MULTILINE)
+    assert run(script, TINY[script], "--out here") == 0 and sorted(os.listdir("here")) == FILES
+    first, files = said(), {p: p.read_bytes() for p in Path("here").iterdir()}
+    assert first and Image.open("here/returns.png").size == (840, 480)
+    assert run(script, "--load here") == 0 and said() == first and os.listdir() == ["here"]
     assert files == {p: p.read_bytes() for p in Path("here").iterdir()}
 
 
@@ -122,7 +99,7 @@ def test_where_it_saves(monkeypatch):
 
 def real(flags: str) -> subprocess.Popen:
     """qlearning_table.py in a process of its own."""
-    command = f"exec {sys.executable} {slide.ROOT}/qlearning_table.py {flags}"
+    command = f"exec {sys.executable} {SCRIPTS['qlearning_table'].__file__} {flags}"
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(["bash", "-c", command], **pipes)
 
@@ -144,7 +121,9 @@ def test_divergence(capsys):
     Path("out/weights.pt").write_bytes(b"older")
     assert run("dqn --env NaN-v0 --out out --hidden 8") == 1
     assert re.fullmatch(r"dqn.py: NaN-v0 .* nan.*\n", capsys.readouterr().err)
-    assert Path("out/returns.csv").read_text().count("\n") == 31
+    names, *rows = Path("out/returns.csv").read_text().splitlines()
+    assert names == "episode,step,seconds,return,length"
+    assert [row.split(",")[0] for row in rows] == [str(n) for n in range(1, 31)]
     assert Path("out/weights.pt").read_bytes() == b"older"
 
 
@@ -161,12 +140,12 @@ def test_a_full_disk(capsys, monkeypatch):
         assert path.parent.parent == target.parent
         return replace(path, target)
 
+    monkeypatch.setattr("tempfile.tempdir", os.getcwd())
     monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(Path, "replace", on_one_file_system)
     assert run("qlearning_table --episodes 30 --out out") == 1 and not os.listdir("out")
     (spare,) = re.findall(r"No space left .* saved in (\S+) instead\n$", capsys.readouterr().err)
     assert run("qlearning_table --load", spare) == 0
-    shutil.rmtree(spare)
 
 
 # ------------------------------------------------------------------------------- the end of a run
@@ -174,17 +153,16 @@ def test_a_full_disk(capsys, monkeypatch):
 
 def test_solved(capsys):
     """After 100 episodes, if their mean is the threshold; --no-stop-when-solved goes on."""
-    for env, episodes in {
-        "One-v0": 100,
-        "One-v0 --no-stop-when-solved": 130,
-        "Two-v0": 130,
-        "Two-v0 --episodes 120": 120,
-    }.items():
-        assert run("dqn --no-save --hidden 8 --steps 130 --env", env) == 0
+    for flags, episodes in (
+        ("One-v0", 100),
+        ("One-v0 --no-stop-when-solved", 130),
+        ("Two-v0 --episodes 120", 120),
+    ):
+        assert run("dqn --no-save --hidden 8 --steps 130 --env", flags) == 0
         page = capsys.readouterr().out
         assert f"for {episodes} episodes, {episodes} steps" in page
-        assert ("at episode 100, step 100," in page) == ("One" in env)
-        assert "of training: 1.00\n" in page and "greedy policy, 2 episodes: mean return 1" in page
+        assert ("at episode 100, step 100," in page) == ("One" in flags)
+        assert "of training: 1.00\n" in page and "greedy policy, 20 episodes: mean return 1" in page
     assert run("dqn --no-save --steps 1") == 0
     assert "give more --steps" in capsys.readouterr().out
 
@@ -212,12 +190,9 @@ def test_help(script, capsys):
     assert all(len(line) <= 80 or line.startswith("  python") for line in page.splitlines())
     assert re.search(r"\nwhat .*\nthe algorithm:\n.*\nthe rest:\n", page, re.DOTALL)
     assert page.partition("\nexamples:\n")[2].count(f"  python {script}.py") >= 3
-    for name, parameter in inspect.signature(train).parameters.items():
-        if type(parameter.default) in (int, float, bool):
-            source, flag = inspect.getsource(train), runs.flag(name)
-            (comment,) = re.findall(rf"^    {name}: .*,  # (.*)$", source, re.MULTILINE)
-            assert f"{comment} [{parameter.default}]" in " ".join(page.split())
-            assert re.search(f" {flag}[, ]", page)
+    for name, (_, default, comment) in runs.keywords(train).items():
+        assert comment and f"{comment} [{default}]" in " ".join(page.split())
+        assert re.search(f" {runs.flag(name)}[, ]", page)
 
 
 # ------------------------------------------------------------------------------------ bad input
@@ -231,15 +206,14 @@ BAD_INPUT = {  # a word of the message -> commands
     "argument 'env_id'": "dqn --env-kwargs env_id=3",
     "--help lists all flags": "dqn --step 3 | dqn --steps many | rlhf --env CartPole-v1",
     "at least 1": "dqn --steps 0",
-    "at least 0": "dqn --seed -1 | dqn --seed 99999999999 | ppo --clip -1",
-    "at most 1\n": "dqn --gamma 1.5 | dqn --gamma nan | qlearning_table --alpha 1.1 | ddpg --tau 2",
-    "0 and at most 1\n": "ppo --gae-lambda 1.1 | dqn --epsilon 1.1",
-    "above 0": "dqn --alpha 0",
-    "finite": "dqn --alpha inf | rlhf --beta inf",
+    "at least 0": "dqn --seed -1 | dqn --seed 99999999999 | ppo --clip -1 | rlhf --beta inf",
+    "0 and at most 1\n": "dqn --gamma 1.5 | dqn --gamma nan | dqn --epsilon 2 | ddpg --tau 2",
+    "at most 1\n": "ppo --gae-lambda 1.1 | qlearning_table --alpha 1.1",
     "at most 1000": "a3c --workers 999999999",
+    "above 0, and finite": "dqn --alpha 0 | dqn --alpha inf",
     "more than --memory 8": "dqn --batch 9 --memory 8",
     "choose another folder": "dqn --out /proc | rlhf --out file",
-    "is a folder": "dqn --out taken | dqn --no-save --record taken/weights.gif",
+    "is a folder": "dqn --out taken.gif | dqn --no-save --record taken.gif",
     "--record takes .gif": "dqn --record clip.avi",
     "a .png of": "dqn --picture p.png | dqn --env Maze-v0 --picture p.gif",
     "use --record": "dqn --render",
@@ -252,11 +226,10 @@ BAD_INPUT = {  # a word of the message -> commands
 )
 def test_bad_input(command, says, capsys, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", {})  # no screen
+    monkeypatch.setattr(runs, "ctrl_c", lambda watch: pytest.fail("it trains"))
     Path("file").write_text("no folder")
-    Path("taken/weights.pt").mkdir(parents=True)
-    Path("taken/weights.gif").mkdir()
+    Path("taken.gif/weights.pt").mkdir(parents=True)
     assert says in refused(capsys, command)
 
 
@@ -265,41 +238,32 @@ class Harmful:
         return os.mkdir, ("harmed",)
 
 
-def test_damaged_files(capsys):
-    """One line each; nothing in a file is executed."""
-    assert run("dqn", TINY["dqn"], "--out good") == 0
+def test_saved_files(capsys):
+    """The loaded policy gives the same pictures. Damaged files: one line; nothing is executed."""
+    shown = "--record {0}.gif --picture {0}.png"
+    assert run("dqn --env Maze-v0 --out good", TINY["dqn"], shown.format("one")) == 0
+    assert Image.open("one.gif").n_frames > 1 and Image.open("one.png").size == (600, 624)
+    assert run("dqn --load good", shown.format("two")) == 0
+    for kind in (".gif", ".png"):
+        assert Path("one" + kind).read_bytes() == Path("two" + kind).read_bytes()
     capsys.readouterr()
-    weights, run_json = Path("good/weights.pt"), Path("good/run.json")
-    whole, settings = weights.read_bytes(), json.loads(run_json.read_text())
-    a_layer_less = dict([*torch.load(weights).items()][1:])
-    for wrong in (Harmful(), [1], a_layer_less, whole[:99]):
-        weights.write_bytes(wrong) if isinstance(wrong, bytes) else torch.save(wrong, weights)
+    for flag in ("--gamma 0.5", "--env Maze-v0", "--steps 3", "--literal", "--out x", "--no-save"):
+        assert "leave out " + flag.split()[0] in refused(capsys, "dqn --load good", flag)
+    run_json, weights = Path("good/run.json"), Path("good/weights.pt")
+    settings = json.loads(run_json.read_text())
+    damages = [dict(env=5), dict(env="Acrobot-v1"), dict(env_kwargs=5), dict(script="ppo")]
+    damages += [dict(hyperparameters=wrong) for wrong in ([], dict(steps="x"), dict(steps=-1))]
+    for damage in damages:
+        run_json.write_text(json.dumps(settings | damage))
+        assert "dqn.py: " in refused(capsys, "dqn --load good")
+    run_json.write_text(json.dumps(settings))
+    for wrong in (Harmful(), [1], dict([*torch.load(weights).items()][1:])):  # a layer is missing
+        torch.save(wrong, weights)
         assert "weights.pt does not fit" in refused(capsys, "dqn --load good")
     assert not Path("harmed").exists()
-    weights.write_bytes(whole)
-    of_steps = [dict(hyperparameters=dict(steps=steps)) for steps in ("x", -1)]
-    of_env = dict(env=5), dict(env="Acrobot-v1"), dict(env_kwargs=5)
-    for wrong in (*of_env, *of_steps, dict(hyperparameters=[]), dict(script="ppo")):
-        run_json.write_text(json.dumps(settings | wrong))
-        assert "dqn.py: " in refused(capsys, "dqn --load good")
-    run_json.write_text("{")
-    assert "damaged" in refused(capsys, "dqn --load good")
-    for flag in ("--gamma 0.5", "--env Maze-v0", "--steps 3", "--literal", "--out x", "--no-save"):
-        run_json.write_text(json.dumps(settings))
-        assert "leave out " + flag.split()[0] in refused(capsys, "dqn --load good", flag)
 
 
 # ------------------------------------------------------------------------------- what is shown
-
-
-def test_pictures_and_clips():
-    """--record and --picture; the loaded policy gives the same."""
-    shown = "--record {0}.gif --picture {0}.png"
-    assert run("dqn", TINY["dqn"], "--env Maze-v0 --out out", shown.format("one")) == 0
-    assert Image.open("one.gif").n_frames > 1 and Image.open("one.png").size == (600, 624)
-    assert run("dqn --load out", shown.format("two")) == 0
-    for kind in (".gif", ".png"):
-        assert Path("one" + kind).read_bytes() == Path("two" + kind).read_bytes()
 
 
 def test_render_as_text(capsys):
@@ -312,10 +276,8 @@ def test_render_as_text(capsys):
     assert np.array(re.findall(r"\d\.\d+|\d\.", table), float).reshape(6, 2)[4, 1] > 0.5
 
 
-def test_render_in_a_window(capsys, monkeypatch):
+def test_render_in_a_window(capsys):
     pygame = pytest.importorskip("pygame")
-    made = type(gym.make("CartPole-v1").unwrapped)
-    monkeypatch.setattr(made, "metadata", made.metadata | {"render_fps": 10_000})
     assert run("dqn", TINY["dqn"], "--no-save --render") == 0
     assert "Episode 3: total_steps" in capsys.readouterr().out and not runs.window_closed()
     pygame.display.init()
