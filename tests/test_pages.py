@@ -5,9 +5,12 @@ import shutil
 
 import pytest
 
-from tools import pages, slide
+import reinforce
+from common.envs import BadInput
+from tools import compare, pages, plane, slide
 
 TYPESET = {
+    "A Q-table, action A in s": "A Q-table, action A in s",
     "theta <- theta + alpha v_t": "θ ← θ + α v<sub>t</sub>",
     "theta^Q' and theta'_v": "θ<sup>Q′</sup> and θ′<sub>v</sub>",
     "pi_theta_old(.|s_{t+1})": "π<sub>θ<sub>old</sub></sub>(.|s<sub>t+1</sub>)",
@@ -136,3 +139,15 @@ def test_in_a_browser(browser, name):
     browser.get(f"{page}#{last}")
     assert find(".lines .now").get_attribute("id") == last
     assert not [e for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+
+
+def test_pictures_of_saved_runs(tmp_path):
+    flags = "--steps 300 --no-stop-when-solved --out"
+    for seed in ("0", "1"):
+        assert reinforce.main([*flags.split(), str(tmp_path / seed), "--seed", seed]) == 0
+    assert compare.draw([tmp_path, tmp_path / "0"], tmp_path / "a.png") == 0
+    assert plane.main([str(tmp_path / "0"), str(tmp_path / "b.png")]) == 0
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(BadInput, match="no returns.csv"):
+        compare.draw([tmp_path / "none"], tmp_path / "a.png")

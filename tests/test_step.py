@@ -51,7 +51,9 @@ def test_a_statement_from_the_numbers_beside_it(capsys, name):
     for i, (term, value) in enumerate(sorted(names.items(), key=lambda item: -len(item[0]))):
         calculation = re.sub(rf"(?<![\w.]){re.escape(term)}(?![\w])", f"x{i}", calculation)
         given[f"x{i}"] = torch.tensor(value) if "loss" in begin else np.array(value)
-    result = np.array(eval(calculation, given)) + (names[target] if "+=" in code else 0)
+    result = torch.as_tensor(eval(calculation, given)).numpy() + (
+        names[target] if "+=" in code else 0
+    )
     assert np.allclose(result, eval(shown[target], {}), rtol=2e-3, atol=2e-3), code
 
 
@@ -70,7 +72,7 @@ def test_a_copy_elsewhere_with_a_mistake(capsys, tmp_path):
     assert not list(tmp_path.glob("runs")), "something was saved"
 
 
-@pytest.mark.parametrize("name", ["dqn", "a3c", "ppo", "rlhf"])
+@pytest.mark.parametrize("name", ["dqn", "a3c", "rlhf"])
 def test_watching_changes_nothing(name):
     path = slide.ROOT / f"{name}.py"
     train = step.load(path).train
@@ -80,9 +82,7 @@ def test_watching_changes_nothing(name):
         given = dict(steps=1, demonstrations=70, comparisons=8)
     elif name == "a3c":
         given |= dict(workers=1)
-    elif name == "ppo":
-        given |= dict(n_envs=2, horizon=32, batch=32)
-    first = lambda: {"a3c": make, "ppo": make, "rlhf": Language()}.get(name) or make()
+    first = lambda: {"a3c": make, "rlhf": Language()}.get(name) or make()
     plain = train(first(), **given)[-1]
     stops = []
     with step.Tracer(path, stops.append, lambda step: True):

@@ -48,9 +48,7 @@ GREEK |= dict(pi="π", mu="μ", tau="τ", sigma="σ", Delta="Δ", grad="∇", su
 MARKS = {"&lt;-": "←", "-&gt;": "→", "&lt;=": "≤", "&gt;=": "≥", " * ": " · ", " - ": " − "}
 MARKS |= {" ~ ": " ∼ ", "^2": "²", "...": "…"}
 # A_ is an advantage, A an action.
-COLOURS = dict(
-    zip(["r", "R", "Q", "V", "y", "v", "A_", "delta", "pi", "mu"], "rrqqyyyypp", strict=True)
-)
+COLOURS = dict(r="r", R="r", Q="q", V="q", y="y", v="y", A_="y", delta="y", pi="p", mu="p")
 COLOURS |= dict(theta="w", phi="w", ratio="p")
 WORDS = ("max", "min", "argmax", "sum", "ratio")
 PRIMES = r"(?:'(?![a-z]))*"
@@ -74,14 +72,12 @@ def _typeset(match: re.Match) -> str:
     if not name:
         tag = f'<a href="#{tag}">[{tag}]</a>' if tag else ""
         return f"<code>{code or flag}</code>" if code or flag else tag or MARKS.get(mark, "−")
-    bare, begins = not primes + scripts, before[-2:] in ("", ". ")
-    article = after[:1] == " " != after[3:4] and (begins or name == "a" and before[-1:] in " (")
-    if bare and (name in WORDS or (name in "aA" and article)):
+    word = re.match(r" (?!in )[A-Za-z]", after)  # a weight, but: a in s
+    article = name == "a" and before[-1:] in " (" or name == "A" and before[-2:] in ("", ". ")
+    if not primes + scripts and (name in WORDS or (word and article)):
         return name
-    letter, kind = (
-        GREEK.get(name, name) + "′" * len(primes),
-        "A_" if name == "A" and scripts else name,
-    )
+    letter = GREEK.get(name, name) + "′" * len(primes)
+    kind = "A_" if name == "A" and scripts else name
     colour = f' class="{COLOURS[kind]}"' if kind in COLOURS else ""
     letter = letter if name in WORDS[:3] else f"<i{colour}>{letter}</i>"
     for script in re.findall(SCRIPT, scripts):
@@ -340,9 +336,15 @@ class Recorder:
             train(world(), **self.settings)
 
     def answer(self, tag: str, words: str) -> int:
-        """The first stop at a line whose formula contains these words."""
-        stops = enumerate(zip(self.stops, self.formulas, strict=True))
-        return next(i for i, (stop, formula) in stops if stop[0] == tag and words in formula)
+        """The first stop at a line whose formula contains these words.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for i, (stop, formula) in enumerate(zip(self.stops, self.formulas, strict=True)):
+            if stop[0] == tag and words in formula:
+                return i
+        raise ValueError(f"{self.name}: no stop at [{tag}] says {words!r}")
 
 
 def record(name: str, before: dict | None = None) -> dict:

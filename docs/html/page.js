@@ -28,6 +28,7 @@ function showLine(tag, formula = "") {
   const box = $(".code .formula") ?? Object.assign(document.createElement("div"), { className: "formula" });
   box.innerHTML = formula;
   box.hidden = !formula;
+  box.setAttribute("role", "status");
   heads.at(-1).after(box);
   center(heads[0]);
   if (line.offsetParent) {
@@ -51,7 +52,7 @@ function render() {
   $(".strip figcaption").innerHTML = text(stop.caption);
   $(".strip div").innerHTML = text(stop.strip);
   $(".time input").value = at;
-  $(".time output").textContent = `${at + 1}/${STOPS.length} · ${title}${later ? ` · ${later.toLocaleString("en")} ${RUN.settings.env ? "steps" : "updates"} later` : ""}`;
+  $(".time output").textContent = `${at + 1}/${STOPS.length} · ${title}${later ? ` · ${later.toLocaleString("en")} ${RUN.settings.env ? "step" : "update"}${later > 1 ? "s" : ""} later` : ""}`;
   $(".time input").setAttribute("aria-valuetext", $(".time output").textContent);
   const svg = $(".spark svg"), x = 44 + 250 * Math.min(1, stop.step / RUN.spark.lines[0].points.at(-1)[0]);
   const you = svg.querySelector(".you") ?? svg.appendChild(document.createElementNS(svg.namespaceURI, "path"));
@@ -62,7 +63,7 @@ function render() {
 
 function go(to) {
   at = Math.max(0, Math.min(STOPS.length - 1, to));
-  view("run");
+  if (document.body.dataset.view === "slide") view("run");
   render();
 }
 
