@@ -57,7 +57,7 @@ FORMULA = re.compile(
     r"`(?P<code>[^`]+)`|(?P<flag>--[a-z][\w-]*)|(?<!\w)\[(?P<tag>\d+|[a-z])\]"
     rf"|(?<![\w'&.])(?P<name>{'|'.join([*GREEK, *WORDS])}|[A-Za-z])(?P<primes>{PRIMES})"
     rf"(?P<scripts>(?:{SCRIPT})*)(?!\w|\.\w)|(?P<mark>{'|'.join(map(re.escape, MARKS))})"
-    r"|(?<![A-Za-z][A-Za-z])-(?=\d|log)|(?<=1)-(?=[a-z])"
+    r"|(?<![A-Za-z][A-Za-z])-(?=\d|log|beta)|(?<=1)-(?=[a-z])"
 )
 
 
