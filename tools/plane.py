@@ -1,7 +1,7 @@
 """Draw what a saved run has learned over two state variables: CartPole, Pendulum, MountainCar.
 
     python ddpg.py
-    python -m tools.plane runs/ddpg/Pendulum-v1/seed0 docs/ddpg-Pendulum-v1.png
+    python -m tools.plane runs/ddpg/Pendulum-v1/seed0 pendulum.png
 
 shows the value and the greedy action. Other environments fit if their state is two numbers.
 """
