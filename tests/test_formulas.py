@@ -209,10 +209,10 @@ def test_ddpg_step(recorders, monkeypatch):
     batches = spied(monkeypatch, ddpg.ReplayMemory, "sample")
     noises = spied(monkeypatch, ddpg.OrnsteinUhlenbeck, "sample")
     options = dict(steps=20, warmup=12, batch=6, gamma=0.9, tau=0.25, sigma=0.5)
-    _, _, (env,) = train("ddpg", Mixed, alpha=0.5, beta=0.05, **options)
+    _, _, (env,) = train("ddpg", Mixed, alpha=10.0, beta=0.05, **options)
     critics, actors = recorders
     assert [recorder.kind for recorder in recorders] == ["Adam", "Adam"]
-    assert (critics.steps[0][2], actors.steps[0][2]) == ([0.05], [0.5])
+    assert (critics.steps[0][2], actors.steps[0][2]) == ([0.05], [10.0])
     assert len({id(process) for process, _ in noises}) == len(env.seeds)  # a new one an episode
     Q, slow_Q = ddpg.Critic(3, 2, 8), ddpg.Critic(3, 2, 8)
     mu, slow_mu = ddpg.Actor(3, 2, 8), ddpg.Actor(3, 2, 8)
