@@ -70,6 +70,15 @@ def refused(capsys, *texts) -> str:
     return errors
 
 
+def test_the_greedy_policy_meets_new_episodes(monkeypatch):
+    """Not those that the training began with."""
+    seeds, play = [], runs.play
+    watched = lambda *args, seed, **options: seeds.append(seed) or play(*args, seed=seed, **options)
+    monkeypatch.setattr(runs, "play", watched)
+    assert run("qlearning_table --episodes 30 --seed 3 --no-save") == 0
+    assert seeds == [1_000_003]
+
+
 # ------------------------------------------------------------------------ what a run leaves behind
 
 
