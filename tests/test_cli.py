@@ -79,6 +79,14 @@ def test_the_greedy_policy_meets_new_episodes(monkeypatch):
     assert seeds == [1_000_003]
 
 
+def test_a_second_ctrl_c_quits(capsys):
+    watch = language.Watch()
+    with pytest.raises(KeyboardInterrupt), runs.ctrl_c(watch):
+        signal.raise_signal(signal.SIGINT)
+        assert watch.stopped and "once more to quit" in capsys.readouterr().err
+        signal.raise_signal(signal.SIGINT)
+
+
 # ------------------------------------------------------------------------ what a run leaves behind
 
 
