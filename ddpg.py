@@ -117,7 +117,7 @@ def train(
         # It begins at 0 in each episode and keeps its direction for a while.
         N = OrnsteinUhlenbeck(action_size, sigma, rng)
         # [6] Receive initial observation state s_1
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
         episode_return = 0.0
         length = 0
         done = False

@@ -113,7 +113,7 @@ def train(
     for episode in range(1, episodes + 1):
         # [4] Initialise sequence s_1 = {x_1} and preprocessed sequence phi_1 = phi(s_1)
         # phi_t is `state`. The wrappers of env have preprocessed x already: see phi() below.
-        x, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
+        x, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
         state = phi(x)
         episode_return = 0.0
         length = 0

@@ -82,7 +82,7 @@ def train(
         if epsilon_decay:  # beyond the slide
             eps *= 1 - (episode - 1) / episodes
         # [4] Initialize S
-        S, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
+        S, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
         episode_return = 0.0
         length = 0
         done = False

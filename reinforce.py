@@ -29,7 +29,8 @@ Beyond the slide (--literal uses LITERAL below: all that has a flag is off, cons
     Baseline (off: --no-baseline). The weight is v_t minus a learned V(s_t). If all returns are
         positive, v_t makes every action taken more likely; v_t - V(s_t) only those that did better
         than V expected. The expected gradient stays the same, its variance is usually lower. After
-        a time limit V of the last state stands for the missing rewards.
+        a time limit V of the last state stands for the missing rewards. V learns by its mean
+        squared error over the episode.
     Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001.
         v_t then is at most as large as the largest reward (gamma up to 0.999), small enough for a
         new V to learn quickly.
@@ -96,7 +97,7 @@ def train(
     # [2] for each episode {s_1, a_1, r_2, ..., s_{T-1}, a_{T-1}, r_T} ~ pi_theta do
     # It is played to its end first, since v_t needs all rewards after step t.
     for episode in range(1, episodes + 1):
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # later ones go on from it
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
         states = [state]
         actions = []
         rewards = []

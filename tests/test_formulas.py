@@ -526,7 +526,6 @@ ADVANTAGES = [[2.171875, 1.25, 1.75, 1.25], [4.6875, 1, 3, 1], [6.75] * 4, [7.0]
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_gae(script, kind):
     found = script.gae(*map(kind, GAE.values()), gamma=0.5, gae_lambda=0.5)
-    assert found == pytest.approx(np.array(ADVANTAGES)) if kind is np.array else True
     assert found.tolist() == ADVANTAGES
     factors = script.gae(*map(kind, GAE.values()), gamma=1.0, gae_lambda=0.25)
     assert factors[2].tolist() == [3 + 6 - 1 + 0.25 * (4 + 8 - 1)] * 4
