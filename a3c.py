@@ -287,7 +287,7 @@ class Policy(nn.Module):
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
         # Box actions: the logarithm of each component's standard deviation, equal in all states.
-        self.log_std = nn.Parameter(torch.zeros(n)) if isinstance(actions, gym.spaces.Box) else None
+        self.log_std = nn.Parameter(torch.full((n,), n**-0.5).log()) if actions.shape else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (batch, *shape) -> distribution whose log_prob is (batch,)."""

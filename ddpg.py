@@ -90,7 +90,6 @@ def train(
     assert space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
     n_features = space.shape[0]
     action_size = env.action_space.shape[0]
-
     # [1] Randomly initialize critic network Q(s,a|theta^Q) and actor mu(s|theta^mu)
     #   with weights theta^Q and theta^mu
     # DQN has one output for each action; here the action is an input of Q.

@@ -97,7 +97,6 @@ def train(
     space = env.observation_space
     n_actions = env.action_space.n
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
-
     # [1] Initialize replay memory D to capacity N
     # The last N transitions, a ReplayMemory (below); n_steps = 1 is exactly the slide's D.
     D = NStepMemory(memory, n_steps, gamma)

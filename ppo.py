@@ -19,36 +19,45 @@ Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Sch
     [g]     theta_old <- theta
 
 Where the slide is loose: it gives the objective [1] only. The KL compares theta with theta_old, the
-policy that collected the batch (in rlhf.py another KL keeps it near the supervised policy). The
-paper's other surrogate is --clip 0.2: min(ratio_t A_t, clip(ratio_t, 1-eps, 1+eps) A_t) with
-ratio_t = pi_theta / pi_theta_old and eps = 0.2. The paper found it better on its benchmarks. A time
+policy that collected the batch (in rlhf.py another KL keeps it near the supervised policy). A time
 limit is not terminal: [d] takes V of the state where it cut the episode.
 
 Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
+    Normalised states (off: --no-normalize-states). The mean of all states so far is subtracted, and
+        they are divided by their standard deviation, so all components count alike. Both change
+        once an iteration, before [d], and are saved with the networks. Images stay as they are.
     Normalised rewards (off: --no-normalize-rewards). Rewards are divided by the standard deviation
         of their discounted sums so far, so V learns numbers of moderate size. The V that is
         returned is in these units.
     V, which GAE needs, learns by the squared error in the same loop, and [1] is climbed by Adam,
         whose step size falls to 0 over the budget, as in the paper's runs on Atari: late updates do
         not destroy a good policy.
-    Small last weights of the policy, so it begins almost the same in every state. State components
-        bounded within (-1, 1) are divided by their bound, and Box actions are rescaled to [-1, 1]
-        and clipped (by common.envs.make, not here).
+    Small last weights of the policy, so it begins almost the same in every state; a Gaussian begins
+        with standard deviation 1/sqrt(n), so an action of n components begins with noise of length
+        1 or so. State components bounded within (-1, 1) are divided by their bound, and Box actions
+        are rescaled to [-1, 1] and clipped (by common.envs.make, not here).
 
 Try
 
     python ppo.py --env CartPole-v1
-    python ppo.py --env Pendulum-v1 --gae-lambda 0.9
+    python ppo.py --env Pendulum-v1
     python ppo.py --env LunarLander-v3
-    python ppo.py --env CartPole-v1 --clip 0.2
+    python ppo.py --env HalfCheetah-v5
+
+The paper's other surrogate, better on its benchmarks, replaces the line of L at [1] (eps = 0.2):
+
+    L = torch.minimum(ratio * A[j], ratio.clamp(1 - 0.2, 1 + 0.2) * A[j]).mean()
 
 References
 
     Schulman et al., Proximal Policy Optimization Algorithms, 2017.
     Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation,
-    2016.
+    2016 (GAE).
+    Andrychowicz et al., What Matters for On-Policy Deep Actor-Critic Methods?, 2021 (states).
 """
+
+import copy
 
 import gymnasium as gym
 import numpy as np
@@ -67,16 +76,16 @@ def train(
     epochs: int = 10,  # K, number of passes over the batch
     batch: int = 256,  # M, the size of a minibatch
     gamma: float = 0.99,  # discount of the return
-    gae_lambda: float = 0.98,  # lambda of the advantage: 0 looks one step ahead, 1 to the end
+    gae_lambda: float = 0.95,  # lambda of the advantage: 0 looks one step ahead, 1 to the end
     alpha: float = 2e-3,  # step size to begin with; it falls to 0 over the budget
-    beta: float = 1.0,  # weight of the KL penalty to begin with (unused with a clip)
+    beta: float = 1.0,  # weight of the KL penalty to begin with
     d_targ: float = 0.01,  # how far an iteration should move the policy, as E_t[KL]
-    clip: float = 0.0,  # eps of the paper's clipped surrogate; 0: the slide's KL penalty
+    normalize_states: bool = True,  # divide states by their standard deviation, less their mean
     normalize_rewards: bool = True,  # divide rewards by the standard deviation of their sums
     hidden: int = 64,  # units of the hidden layer
     trunk=None,  # for images: a function that makes the first layers (common/pixels.py)
     on_episode=None,  # called with (episode_return, length, step); may return True to stop
-) -> tuple["Policy", "Value", list[float]]:
+) -> tuple[nn.Module, nn.Module, list[float]]:
     """Train on Discrete or Box actions; returns policy, V and the list of episode returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # a second thread only costs time in small networks
@@ -84,60 +93,59 @@ def train(
     envs = gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode="SameStep")
     space = envs.single_observation_space
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
-    policy = Policy(space.shape, envs.single_action_space, hidden, trunk)
-    policy_old = Policy(space.shape, envs.single_action_space, hidden, trunk).requires_grad_(False)
-    policy_old.load_state_dict(policy.state_dict())  # begins as a copy
-    V = Value(space.shape, hidden, trunk)
+    # Beyond the slide: shifts and scales states before both networks.
+    layer = nn.BatchNorm1d if normalize_states and not trunk else nn.Identity
+    standard = layer(space.shape[0], affine=False, momentum=None).eval()
+    policy = nn.Sequential(standard, Policy(space.shape, envs.single_action_space, hidden, trunk))
+    policy_old = nn.Sequential(standard, copy.deepcopy(policy[1]).requires_grad_(False))
+    V = nn.Sequential(standard, Value(space.shape, hidden, trunk))
     optimizer = torch.optim.Adam([*policy.parameters(), *V.parameters()], lr=alpha, fused=True)
-    normalizer = NormalizeRewards(n_envs, gamma)  # beyond the slide
+    sums = gym.wrappers.utils.RunningMeanStd()  # of the discounted sums of rewards
     state, _ = envs.reset(seed=seed)  # (N, n_features), from N different seeds
-    episode_return = np.zeros(n_envs)
-    length = np.zeros(n_envs, int)
+    episode_return, length = np.zeros((2, n_envs))
     returns = []
-    step = 0
 
     # [a] for iteration = 1, 2, ... do
     # It collects NT samples, learns from them K times, and throws them away.
-    while step < steps:
+    for step in range(0, steps, n_envs * horizon):
         optimizer.param_groups[0]["lr"] = alpha * (1 - step / steps)  # beyond the slide
         # [b] for actor = 1, 2, ..., N do (vectorised over actors)
         # One call of envs.step() moves all N: a row for each timestep, a column for each actor.
-        states = np.zeros((horizon, *state.shape), state.dtype)  # (T, N, n_features)
-        next_states = np.zeros_like(states)
+        states, next_states = np.zeros((2, horizon, *state.shape), state.dtype)  # each (T, N, ...)
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)  # each (T, N)
         actions = []
         # [c] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
         # theta_old stays as it is while the batch is collected and used.
         for t in range(horizon):
-            step += n_envs
             actions.append(policy_old(torch.as_tensor(state)).sample())  # it needs no gradient
             states[t] = state
-            state, reward, terminated[t], truncated, info = envs.step(actions[t].cpu().numpy())
+            state, rewards[t], terminated[t], truncated, info = envs.step(actions[t].cpu().numpy())
             next_states[t] = state
             done[t] = np.maximum(terminated[t], truncated)
-            rewards[t] = normalizer(reward, terminated[t], done[t]) if normalize_rewards else reward
-            episode_return += reward
+            episode_return += rewards[t]
             length += 1
             for i in np.flatnonzero(done[t]):
                 next_states[t, i] = info["final_obs"][i]  # state[i] begins another episode
                 returns.append(float(episode_return[i]))
-                if on_episode and on_episode(returns[-1], int(length[i]), step):
-                    envs.close()
+                if on_episode and on_episode(returns[-1], int(length[i]), step + (t + 1) * n_envs):
                     return policy, V, returns
                 episode_return[i] = 0.0
                 length[i] = 0
-        s = torch.as_tensor(states).flatten(0, 1)  # (T, N, n_features) -> (NT, n_features)
-        s_next = torch.as_tensor(next_states).flatten(0, 1)
+        # (T, N, n_features) -> (NT, n_features): the networks take rows.
+        s, s_next = (torch.as_tensor(x).flatten(0, 1) for x in (states, next_states))
+        standard.train()(s)  # beyond the slide: takes s into its mean and standard deviation,
+        standard.eval()  # which now stay as they are until the next batch
+        if normalize_rewards:  # beyond the slide
+            sums.update(gae(rewards, 0.0, 0.0, terminated, done, gamma, 1.0).flatten())
+            rewards /= np.sqrt(sums.var)
         # [d] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
         # Constants for [1]. V sees all states in one call: (NT,) -> (T, N).
-        values = V(s).detach().cpu().numpy().reshape(horizon, n_envs)
-        next_values = V(s_next).detach().cpu().numpy().reshape(horizon, n_envs)
+        values, next_values = (V(x).numpy(force=True).reshape(done.shape) for x in (s, s_next))
         A = gae(rewards, values, next_values, terminated, done, gamma, gae_lambda)
         # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
         # Actors and timesteps no longer matter: (T, N) -> (NT,), in the order of s. Each epoch
         # shuffles them: neighbours in time are alike.
         a = torch.cat(actions)
-        log_pi_old = policy_old(s).log_prob(a)
         target = torch.as_tensor(A + values).flatten()  # the return that V should predict
         A = torch.as_tensor(A).flatten()
         for _ in range(epochs):
@@ -146,14 +154,11 @@ def train(
                 #   - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
                 # At an iteration's first gradient step theta = theta_old: the ratio is 1, KL has
                 # gradient 0, and the gradient of [1] is the policy gradient.
-                pi = policy(s[j])
-                ratio = (pi.log_prob(a[j]) - log_pi_old[j]).exp()  # (M,)
-                if clip == 0:
-                    L = (ratio * A[j] - beta * kl_divergence(policy_old(s[j]), pi)).mean()
-                else:  # the other surrogate: beyond 1 +- eps an action gains nothing more
-                    L = torch.minimum(ratio * A[j], ratio.clamp(1 - clip, 1 + clip) * A[j]).mean()
-                V_loss = (target[j] - V(s[j])).square().mean()  # beyond the slide
-                loss = V_loss - L  # minus: Adam descends, [1] climbs
+                pi, pi_old = policy(s[j]), policy_old(s[j])
+                ratio = (pi.log_prob(a[j]) - pi_old.log_prob(a[j])).exp()  # (M,)
+                L = (ratio * A[j] - beta * kl_divergence(pi_old, pi)).mean()
+                # Minus L: Adam descends, [1] climbs. The other term, of V, is beyond the slide.
+                loss = (target[j] - V(s[j])).square().mean() - L
                 if not loss.isfinite():
                     raise FloatingPointError(f"loss {loss:g} at step {step}: lower alpha")
                 optimizer.zero_grad()
@@ -169,11 +174,10 @@ def train(
         # [g] theta_old <- theta
         # The next batch is collected with the new policy.
         policy_old.load_state_dict(policy.state_dict())
-    envs.close()
     return policy, V, returns
 
 
-LITERAL = dict(normalize_rewards=False)  # the slide
+LITERAL = dict(normalize_states=False, normalize_rewards=False)  # the slide
 
 
 def gae(rewards, values, next_values, terminated, done, gamma: float, gae_lambda: float):
@@ -200,7 +204,7 @@ class Policy(nn.Module):
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
         # Box actions: the logarithm of each component's standard deviation, equal in all states.
-        self.log_std = nn.Parameter(torch.zeros(n)) if isinstance(actions, gym.spaces.Box) else None
+        self.log_std = nn.Parameter(torch.full((n,), n**-0.5).log()) if actions.shape else None
 
     def forward(self, states: torch.Tensor) -> Distribution:
         """States (batch, *shape) -> distribution whose log_prob is (batch,)."""
@@ -219,30 +223,11 @@ class Value(nn.Sequential):
         super().__init__(*first, nn.Linear(hidden, 1), nn.Flatten(-2))  # (batch, 1) -> (batch,)
 
 
-class NormalizeRewards:
-    """Beyond the slide: rewards divided by the standard deviation of their discounted sums.
-
-    Like Gymnasium's NormalizeReward it drops the sum at a terminal step before the reward is added.
-    """
-
-    def __init__(self, n_envs: int, gamma: float):
-        self.gamma = gamma
-        self.sums = np.zeros(n_envs, np.float32)  # of each actor's episode so far
-        self.statistics = gym.wrappers.utils.RunningMeanStd()
-
-    def __call__(self, reward: np.ndarray, terminated: np.ndarray, done: np.ndarray) -> np.ndarray:
-        """One timestep of all actors; everything is (N,)."""
-        self.sums[:] = self.gamma * self.sums * (1 - terminated) + reward
-        self.statistics.update(self.sums)
-        self.sums[done > 0] = 0.0
-        return reward / np.sqrt(self.statistics.var + 1e-8)
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line: `python ppo.py --help`. Returns the exit status."""
     from common import runs
 
-    act = lambda policy, V, state: policy(state).mode  # the greedy action
+    act = lambda policy, V, state: policy(state[None]).mode[0]  # the greedy action
     value = lambda policy, V, state: V(state[None])
     return runs.main(train, argv, env="CartPole-v1", act=act, value=value)
 

@@ -223,7 +223,7 @@ BAD_INPUT = {  # a word of the message -> commands
     "argument 'env_id'": "dqn --env-kwargs env_id=3",
     "--help lists all flags": "dqn --step 3 | dqn --steps many | rlhf --env CartPole-v1",
     "at least 1": "dqn --steps 0",
-    "at least 0": "dqn --seed -1 | dqn --seed 99999999999 | ppo --clip -1 | rlhf --beta inf",
+    "at least 0": "dqn --seed -1 | dqn --seed 99999999999 | ppo --beta -1 | rlhf --beta inf",
     "0 and at most 1\n": "dqn --gamma 1.5 | dqn --gamma nan | dqn --epsilon 2 | ddpg --tau 2",
     "at most 1\n": "ppo --gae-lambda 1.1 | qlearning_table --alpha 1.1",
     "at most 1000": "a3c --workers 999999999",

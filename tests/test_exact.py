@@ -36,9 +36,9 @@ ddpg: seed=0 episodes=100000 steps=20000 gamma=0.99 alpha=0.001 beta=0.001 memor
     tau=0.01 warmup=1000 sigma=0.1 hidden=128 | warmup=0
 a3c: seed=0 steps=1000000 t_max=20 gamma=0.99 alpha=0.002 scale_rewards=True hidden=64
     | scale_rewards=False
-ppo: seed=0 steps=1000000 n_envs=8 horizon=256 epochs=10 batch=256 gamma=0.99 gae_lambda=0.98
-    alpha=0.002 beta=1.0 d_targ=0.01 clip=0.0 normalize_rewards=True hidden=64
-    | normalize_rewards=False
+ppo: seed=0 steps=1000000 n_envs=8 horizon=256 epochs=10 batch=256 gamma=0.99 gae_lambda=0.95
+    alpha=0.002 beta=1.0 d_targ=0.01 normalize_states=True normalize_rewards=True hidden=64
+    | normalize_states=False normalize_rewards=False
 train: seed=0 steps=50000 beta=0.5 demonstrations=6000 comparisons=5000 |
 fine_tune: seed=0 demonstrations=6000 epochs=3 batch=64 alpha=0.003 |
 reward_model: seed=0 comparisons=5000 epochs=3 batch=64 alpha=0.002 |
@@ -243,7 +243,7 @@ HANDED = dict(
     ),
     ddpg=([lambda s: MEAN, CRITIC], 0.25, 0.5, "Pendulum-v1"),
     a3c=([pi, V], 1, 0.5, "CartPole-v1"),
-    ppo=([pi, V], 1, 0.5, "CartPole-v1"),
+    ppo=([lambda s: types.SimpleNamespace(mode=LOGITS.argmax()[None]), V], 1, 0.5, "CartPole-v1"),
 )
 
 

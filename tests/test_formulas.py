@@ -392,21 +392,24 @@ def test_actions_are_drawn_from_pi(script):
     options = dict(steps=1000, alpha=0.0) | STILL[script]
     learned, _, made = train(script, lambda: DISCRETE(length=100), **options)
     actions = np.concatenate([columns(env.log)[1] for env in made])
-    outputs = learned[0](torch.zeros(3))
-    pi = outputs.probs if script != "actor_critic" else outputs.softmax(-1)
+    outputs = learned[0](torch.zeros(1, 3))
+    (pi,) = outputs.probs if script != "actor_critic" else outputs.softmax(-1)
     share = np.bincount(actions, minlength=3) / len(actions)
     assert share == pytest.approx(pi.detach().numpy(), abs=0.06)
-    last = learned[0][-1] if script == "actor_critic" else learned[0].layers[-1]
+    policy = learned[0][1] if script == "ppo" else learned[0]  # [0] standardises states
+    last = policy[-1] if script == "actor_critic" else policy.layers[-1]
     assert last.weight.abs().max() <= 0.01 * 8**-0.5  # a layer's own weights, times 0.01
 
 
 def test_reinforce_policy_and_value():
-    """A softmax, or a Gaussian with a standard deviation for each dimension, all of them 1."""
+    """A softmax, or a Gaussian whose noise has a mean square of 1 over all n dimensions."""
     s = torch.randn(4, 3)
     pi = reinforce.Policy((3,), Discrete(5), 8)
     assert pi(s).probs.allclose(pi.layers(s).exp() / pi.layers(s).exp().sum(-1, keepdim=True))
     pi = reinforce.Policy((3,), BOX, 8)
-    assert torch.equal(pi(s).stddev, torch.ones(4, 2)) and torch.equal(pi(s).mean, pi.layers(s))
+    assert pi(s).stddev.square().sum(-1).tolist() == pytest.approx([1] * 4) and torch.equal(
+        pi(s).mean, pi.layers(s)
+    )
     pi.log_std.data = torch.tensor([0.5, -1.0])
     z = (0.3 - pi.layers(s)) / torch.tensor([0.5, -1.0]).exp()
     density = -z.square() / 2 - torch.tensor([0.5, -1.0]) - 0.5 * np.log(2 * np.pi)
@@ -531,48 +534,34 @@ def test_gae(script, kind):
     assert factors[2].tolist() == [3 + 6 - 1 + 0.25 * (4 + 8 - 1)] * 4
 
 
-def test_ppo_normalizer():
-    """Two actors: divided by the standard deviation of all their discounted sums so far."""
-    normalizer, rng, sums, seen = ppo.NormalizeRewards(2, 0.5), np.random.default_rng(0), [0, 0], []
-    for t in range(40):
-        reward, end = rng.normal(3, 2, 2), [t % 3 == 2, t % 5 == 4]
-        terminated = np.array([end[0], end[1] and t % 2 == 0])
-        found = normalizer(reward, np.float32(terminated), np.float32(end))
-        for i in range(2):
-            sums[i] = reward[i] if terminated[i] else 0.5 * sums[i] + reward[i]
-        seen += sums
-        sums = [0 if end[i] else sums[i] for i in range(2)]
-        assert t < 2 or found == pytest.approx(reward / np.std(seen), rel=2e-3)
-
-
-def ppo_followed(recorder, made, options) -> tuple[list[float], list[float], set]:
-    """Check each step of a training by the formulas [d] to [f].
-
-    Returns d and beta of each iteration, and which cases of the clip there were:
-    (whether A > 0, whether the ratio is above).
-    """
-    space, T, K, eps = made[0].action_space, options["horizon"], options["epochs"], options["clip"]
+def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
+    """Check each step of a training by the formulas [d] to [f]; returns all d and beta."""
+    space, T, K = made[0].action_space, options["horizon"], options["epochs"]
     policy, old, V = ppo.Policy((3,), space, 8), ppo.Policy((3,), space, 8), ppo.Value((3,), 8)
-    normalizer, beta, betas, ds, cases = ppo.NormalizeRewards(2, 0.9), 1.0, [], [], set()
+    means, variances, sums, beta, betas, ds = [], [], [], 1.0, [], []
     for i in range(3):
         load(recorder.steps[K * i][0], policy, V)
         old.load_state_dict(policy.state_dict())
-        logs, A, parts = [env.log[T * i : T * i + T] for env in made], [], []
-        if options["normalize_rewards"]:
-            r, end, cut = (np.array([[s[j] for s in log] for log in logs]) for j in (2, 4, 5))
-            scaled = [normalizer(r[:, t], end[:, t], (end | cut)[:, t]) for t in range(T)]
-            logs = [
-                [(*row[:2], scaled[t][n], *row[3:]) for t, row in enumerate(log)]
-                for n, log in enumerate(logs)
-            ]
-        for log in logs:
-            s, a, r, s_next, terminated, truncated = columns(log)
+        logs = [columns(env.log[T * i : T * i + T]) for env in made]
+        s = torch.cat([log[0] for log in logs])
+        means.append(s.mean(0))
+        variances.append(s.var(0))
+        mean, std = sum(means) / len(means), (sum(variances) / len(means) + 1e-5).sqrt()
+        if not options["normalize_states"]:
+            mean, std = 0.0, 1.0
+        for _, _, r, _, terminated, truncated in logs:
+            for t in range(T):
+                stop = next((k for k in range(t, T) if terminated[k] or truncated[k]), T - 1)
+                sums.append(sum(0.9 ** (k - t) * r[k].item() for k in range(t, stop + 1)))
+        scale, A, parts = np.std(sums) if options["normalize_rewards"] else 1.0, [], []
+        for s, a, r, s_next, terminated, truncated in logs:
+            s, s_next = (s - mean) / std, (s_next - mean) / std
             with torch.no_grad():
-                delta = r + 0.9 * ~terminated * V(s_next) - V(s)
+                delta = r / scale + 0.9 * ~terminated * V(s_next) - V(s)
             for t in range(T):
                 stop = next((k for k in range(t, T) if terminated[k] or truncated[k]), T - 1)
                 A.append(sum((0.9 * 0.8) ** (k - t) * delta[k] for k in range(t, stop + 1)).float())
-            parts.append((s, a, A[-T:]))
+            parts.append((s, a))
         s, a = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         A = torch.stack(A)
         target, pi_old = (A + V(s)).detach(), old(s)
@@ -586,11 +575,6 @@ def ppo_followed(recorder, made, options) -> tuple[list[float], list[float], set
         def loss(policy, V):
             ratio = (policy(s).log_prob(a) - pi_old.log_prob(a)).exp()
             L = ratio * A - beta * divergence(policy)
-            if eps:
-                beyond = torch.where(A > 0, ratio > 1 + eps, ratio < 1 - eps)
-                L = torch.where(beyond, 0.0, ratio * A)
-                for x, y in zip(A, ratio, strict=True):
-                    cases.update([(bool(x > 0), bool(y > 1))] * bool(abs(y - 1) > eps))
             return (target - V(s)).square().mean() - L.mean()
 
         for step in recorder.steps[K * i : K * i + K]:
@@ -601,13 +585,14 @@ def ppo_followed(recorder, made, options) -> tuple[list[float], list[float], set
         betas.append(beta)
         far, near = ds[-1] > 1.5 * options["d_targ"], ds[-1] < options["d_targ"] / 1.5
         beta *= 2 if far else 0.5 if near else 1
-    return ds, betas, cases
+    return ds, betas
 
 
-def ppo_run(recorders, actions, **options):
+def ppo_run(recorders, actions, normalize=False, **options):
     """Three iterations of two actors whose episodes have different lengths, followed."""
     lengths, options = itertools.cycle((3, 4)), dict(horizon=7, epochs=3, alpha=0.1) | options
-    options = dict(clip=0.0, normalize_rewards=False, d_targ=0.01, batch=14) | options
+    options |= dict(normalize_states=normalize, normalize_rewards=normalize)
+    options = dict(d_targ=0.01, batch=14) | options
     recorders.clear()
     make = lambda: Mixed(length=next(lengths), actions=actions)
     _, _, made = train("ppo", make, steps=42, gamma=0.9, gae_lambda=0.8, **options)
@@ -618,23 +603,17 @@ def ppo_run(recorders, actions, **options):
 
 @pytest.mark.parametrize("actions", [Discrete(3), BOX])
 def test_ppo_step(recorders, actions):
-    """With normalised rewards; beta doubles, or halves."""
+    """With normalised states and rewards; beta doubles, or halves."""
     for d_targ, factor in ((1e-9, 2), (1e9, 0.5)):
-        _, betas, _ = ppo_run(recorders, actions, normalize_rewards=True, d_targ=d_targ)
+        _, betas = ppo_run(recorders, actions, normalize=True, d_targ=d_targ)
         assert betas == [1, factor, factor**2]
-
-
-def test_ppo_clip(recorders):
-    """All four cases of sign and side; where the ratio is beyond, nothing more is gained."""
-    *_, cases = ppo_run(recorders, Discrete(3), clip=0.1, alpha=0.3, epochs=4)
-    assert len(cases) == 4
 
 
 def test_ppo_beta_follows_the_divergence_from_theta_old(recorders):
     """Close to both thresholds: the other direction of the KL lies on their other side."""
-    (d, *_), *_ = ppo_run(recorders, Discrete(3), alpha=0.5)
+    (d, *_), _ = ppo_run(recorders, Discrete(3), alpha=0.5)
     for d_targ, factor in ((1.51 * d, 0.5), (1.49 * d, 1), (d / 1.49, 1), (d / 1.51, 2)):
-        _, betas, _ = ppo_run(recorders, Discrete(3), alpha=0.5, d_targ=d_targ)
+        _, betas = ppo_run(recorders, Discrete(3), alpha=0.5, d_targ=d_targ)
         assert betas[1] == factor
 
 

@@ -147,7 +147,7 @@ def weights(values: dict) -> dict[str, torch.Tensor]:
     """
     found = {}
     for name, value in values.items():
-        if isinstance(value, torch.nn.Module):
+        if isinstance(value, torch.nn.Module) and [*value.parameters()]:
             found[name] = parameters_to_vector(value.parameters()).detach().clone()
         elif isinstance(theta := getattr(value, "theta", None), torch.Tensor):
             found[f"{name}.theta"] = theta.detach().clone()
