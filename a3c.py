@@ -37,16 +37,17 @@ never updates them. theta climbs [16], theta_v descends [17], and in [16] the ad
 constant. With n workers T passes T_max by up to n t_max, since each looks at T once an update. A
 time limit also ends the episode at [12], but its last state is not terminal: [13] takes V there.
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
 
     Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001. R
         then is at most as large as the largest reward (gamma up to 0.999), small enough for a new V
         to learn quickly. The V that is returned is in these units.
     [18] is a step of Adam, with means that all workers share (in the paper RMSProp); its size falls
         to 0 over T_max steps, as in the paper: late updates do not destroy a good policy.
-    Small last weights of the policy, so it begins almost the same in every state. State components
-        bounded within (-1, 1) are divided by their bound, and Box actions are rescaled to [-1, 1]
-        and clipped (by common.envs.make, not here).
+    Small last weights of the policy, so it begins almost the same in every state; a Gaussian begins
+        with standard deviation 1/sqrt(n) for n components. State components bounded within (-1, 1)
+        are divided by their bound, and Box actions are rescaled to [-1, 1] and clipped (by
+        common.envs.make, not here).
 
 The paper also adds a bonus for the entropy of the policy; the environments under Try do without it.
 
@@ -146,7 +147,7 @@ def worker(
             t += 1
             # [11] T <- T + 1
             # Each worker counts in a place of its own, so that no two write the same number.
-            shared.steps[rank] += 1
+            shared.counts[rank] += 1
             # [12] until terminal s_t or t - t_start == t_max
             # s_t is the new state now. A time limit ends this loop, too.
             if done or t - t_start == t_max:
@@ -170,13 +171,13 @@ def worker(
         #   (vectorised over i)
         # Minus: theta climbs, the update below descends. detach: the advantage is a constant.
         a = torch.as_tensor(np.stack(actions))
-        error = torch.as_tensor(target) - values[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
-        policy_loss = -(policy(s[:-1]).log_prob(a) * error.detach()).sum()
+        advantage = torch.as_tensor(target) - values[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
+        policy_loss = -(policy(s[:-1]).log_prob(a) * advantage.detach()).sum()
         # [17] Accumulate gradients wrt theta'_v:
         #   d theta_v <- d theta_v + d(R - V(s_i; theta'_v))^2 / d theta'_v (vectorised over i)
         # R is a constant; V moves towards it.
-        V_loss = error.square().sum()
-        loss = policy_loss + V_loss  # they share no weight: one backward() does both
+        V_loss = advantage.square().sum()
+        loss = policy_loss + V_loss  # no common parameters: one backward() does both
         if not loss.isfinite():
             raise FloatingPointError(f"loss {loss:g} at step {shared.T}: lower alpha")
         loss.backward()
@@ -219,10 +220,10 @@ def train(
     returns = []
 
     def report(episode: tuple[float, int]) -> None:
-        if not shared.steps[-1]:  # what the others report after the end does not count
+        if not shared.counts[-1]:  # once on_episode has said True, later reports do not count
             returns.append(episode[0])
             if on_episode and on_episode(*episode, shared.T):
-                shared.steps[-1] = steps + 1  # now T > T_max
+                shared.counts[-1] = steps + 1  # now T > T_max
 
     settings = dict(make_env=make_env, shared=shared, seed=seed, steps=steps, t_max=t_max)
     settings |= dict(gamma=gamma, alpha=alpha, scale_rewards=scale_rewards)
@@ -244,13 +245,13 @@ class Shared:
     def __init__(self, theta: torch.Tensor, workers: int):
         self.theta = theta.clone().share_memory_()
         self.m, self.v = torch.zeros(2, len(theta)).share_memory_()
-        # A place for each worker; the last one of steps lets train() end them.
-        self.steps, self.updates = torch.zeros(2, workers + 1, dtype=torch.int64).share_memory_()
+        # A place for each worker; the last one of counts lets train() end them.
+        self.counts, self.updates = torch.zeros(2, workers + 1, dtype=torch.int64).share_memory_()
 
     @property
     def T(self) -> int:
         """The global step counter."""
-        return self.steps.sum().item()
+        return self.counts.sum().item()
 
     def adam(self, d_theta: torch.Tensor, alpha: float, rank: int) -> None:
         """One step of Adam (Kingma & Ba, 2015, Algorithm 1); all workers share its means."""

@@ -25,9 +25,9 @@ and phi, so their order does not matter.
 
 Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
 
-    Mean (off: --no-expected) instead of the max: y_t = R_{t+1} + gamma sum_a pi(a|s_{t+1})
-        Q_phi(s_{t+1},a). With the max the critic estimates Q*, the values of the optimal
-        policy, where [1] needs Q_pi, those of the actor's policy.
+    Expected value (off: --no-expected) instead of the max: y_t = R_{t+1} + gamma sum_a
+        pi(a|s_{t+1}) Q_phi(s_{t+1},a). With the max the critic estimates Q*, the values of the
+        optimal policy, where [1] needs Q_pi, those of the actor's policy.
     Advantage (off: --no-advantage). The weight in [1] is y_t minus the mean of Q_phi under pi: an
         action that did worse than the policy's mean becomes less likely. With Q_phi as the weight
         and positive rewards every action taken becomes more likely.
@@ -140,9 +140,9 @@ def train(
         # [2] Critic update:
         #   Delta phi = beta grad_phi (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
         #   (vectorised over actors)
-        # The written sign climbs, but the squared error has to fall: no minus. y_t is a constant.
+        # The optimiser descends, as the squared error should: no minus here. y is a constant.
         critic_loss = (y - Q_t).square().mean()
-        loss = actor_loss + critic_loss  # they share no weight: one step moves both networks
+        loss = actor_loss + critic_loss  # no common parameters: one step moves both networks
         if not loss.isfinite():
             raise FloatingPointError(f"loss {loss:g} at step {step}: lower alpha or beta")
         optimizer.zero_grad()

@@ -37,12 +37,13 @@ open: here it is the paper's Ornstein-Uhlenbeck process (its theta = 0.15, but s
 of 0.2); the slide's demo takes independent Gaussian noise with a falling standard deviation (and
 reward / 10).
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
 
     Warm-up (off: --warmup 0). At first the actions are random, and nothing is learned, so R holds
         actions from all over the space before the actor settles on some of them.
-    Adam instead of the plain gradient step; state components bounded within (-1, 1) are divided by
-        their bound, and actions are rescaled to [-1, 1] (by common.envs.make, not here).
+    Adam instead of the plain gradient step; a minibatch is drawn with replacement; state components
+        bounded within (-1, 1) are divided by their bound, and actions are rescaled to [-1, 1] (by
+        common.envs.make, not here).
 
 Try
 
@@ -75,7 +76,7 @@ def train(
     alpha: float = 1e-3,  # step size of the actor
     beta: float = 1e-3,  # step size of the critic
     memory: int = 100_000,  # capacity of the replay buffer R, in transitions
-    batch: int = 128,  # N, transitions in a minibatch
+    batch: int = 128,  # the N of [11], transitions in a minibatch
     tau: float = 0.01,  # theta' <- tau theta + (1 - tau) theta' at each step
     warmup: int = 1_000,  # first steps, with random actions and without learning
     sigma: float = 0.1,  # standard deviation of the noise's increments; actions lie in [-1, 1]
@@ -116,7 +117,7 @@ def train(
         # It begins at 0 in each episode and keeps its direction for a while.
         N = OrnsteinUhlenbeck(action_size, sigma, rng)
         # [6] Receive initial observation state s_1
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # seeded once, at the start
         episode_return = 0.0
         length = 0
         done = False
@@ -169,7 +170,7 @@ def train(
             # [14] Update the actor policy using the sampled policy gradient: grad_theta^mu J ~
             #   1/N sum_i grad_a Q(s,a|theta^Q)|s=s_i,a=mu(s_i) grad_theta^mu mu(s|theta^mu)|s_i
             # Autograd applies the chain rule from Q through a = mu(s_i) to theta^mu; inputs: the
-            # critic gets no gradient. Minus: the optimiser descends, J climbs.
+            # critic gets no gradient. Minus: the optimiser descends, [14] climbs.
             J = critic(state_i, actor(state_i)).mean()
             actor_optimizer.zero_grad()
             (-J).backward(inputs=list(actor.parameters()))

@@ -98,7 +98,7 @@ def train(
     n_actions = env.action_space.n
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
     # [1] Initialize replay memory D to capacity N
-    # The last N transitions, a ReplayMemory (below); n_steps = 1 is exactly the slide's D.
+    # It keeps the last N transitions. NStepMemory (below) with n_steps = 1 is the slide's D.
     D = NStepMemory(memory, n_steps, gamma)
     # [2] Initialize action-value function Q with random weights
     # One pass through the network gives the values of all actions.
@@ -112,7 +112,7 @@ def train(
     for episode in range(1, episodes + 1):
         # [4] Initialise sequence s_1 = {x_1} and preprocessed sequence phi_1 = phi(s_1)
         # phi_t is `state`. The wrappers of env have preprocessed x already: see phi() below.
-        x, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
+        x, _ = env.reset(seed=seed if episode == 1 else None)  # seeded once, at the start
         state = phi(x)
         episode_return = 0.0
         length = 0
@@ -181,12 +181,12 @@ LITERAL = dict(alpha=1e-3, batch=32, train_every=1, n_steps=1, scale_rewards=Fal
 
 
 def phi(x: np.ndarray) -> np.ndarray:
-    """phi of the sequence that ends in x: a copy of x, since env's wrappers preprocess it.
+    """phi of the sequence that ends in x: x itself, which env's wrappers have preprocessed.
 
     A vector, (n_features,), usually describes the state fully. One image of a game does not show
     where the ball is going, so for Atari x holds the last 4 grey images: (4, 84, 84).
     """
-    return np.array(x)
+    return np.array(x)  # a copy: an environment may reuse its array
 
 
 class QNetwork(nn.Sequential):
@@ -221,7 +221,7 @@ class NStepMemory(ReplayMemory):
     """Beyond the slide: transitions that span up to n steps of one episode.
 
     r_j + gamma r_{j+1} + ... + gamma^{n-1} r_{j+n-1} instead of r_j, phi_{j+n} instead of
-    phi_{j+1}, and gamma^n as a last part. n = 1: the slide.
+    phi_{j+1}, and gamma^n as a last part; at the end of an episode fewer than n. n = 1: the slide.
     """
 
     def __init__(self, capacity: int, n_steps: int, gamma: float):

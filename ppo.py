@@ -22,14 +22,16 @@ Where the slide is loose: it gives the objective [1] only. The KL compares theta
 policy that collected the batch (in rlhf.py another KL keeps it near the supervised policy). A time
 limit is not terminal: [d] takes V of the state where it cut the episode.
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
+Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
 
     Normalised states (off: --no-normalize-states). The mean of all states so far is subtracted, and
-        they are divided by their standard deviation, so all components count alike. Both change
-        once an iteration, before [d], and are saved with the networks. Images stay as they are.
+        they are divided by a standard deviation (its square is the mean of the iterations'
+        variances), so all components count alike. Both change once an iteration, between [c] and
+        [d]: a_t is chosen with the old ones, pi_theta_old in [1] and [f] reads the new ones. They
+        are saved with the networks. Images stay as they are.
     Normalised rewards (off: --no-normalize-rewards). Rewards are divided by the standard deviation
-        of their discounted sums so far, so V learns numbers of moderate size. The V that is
-        returned is in these units.
+        of all discounted sums so far, each from a step to the end of its episode or iteration, so V
+        learns numbers of moderate size. The V that is returned is in the last iteration's units.
     V, which GAE needs, learns by the squared error in the same loop, and [1] is climbed by Adam,
         whose step size falls to 0 over the budget, as in the paper's runs on Atari: late updates do
         not destroy a good policy.
@@ -73,15 +75,15 @@ def train(
     steps: int = 1_000_000,  # environment steps of all actors, in whole iterations of N T steps
     n_envs: int = 8,  # N, the actors, each with an environment of its own
     horizon: int = 256,  # T, the timesteps that each actor runs in an iteration
-    epochs: int = 10,  # K, number of passes over the batch
+    epochs: int = 10,  # K, number of passes over the N T samples
     batch: int = 256,  # M, the size of a minibatch
     gamma: float = 0.99,  # discount of the return
     gae_lambda: float = 0.95,  # lambda of the advantage: 0 looks one step ahead, 1 to the end
     alpha: float = 2e-3,  # step size to begin with; it falls to 0 over the budget
     beta: float = 1.0,  # weight of the KL penalty to begin with
     d_targ: float = 0.01,  # how far an iteration should move the policy, as E_t[KL]
-    normalize_states: bool = True,  # divide states by their standard deviation, less their mean
-    normalize_rewards: bool = True,  # divide rewards by the standard deviation of their sums
+    normalize_states: bool = True,  # subtract the states' mean, divide by their standard deviation
+    normalize_rewards: bool = True,  # divide rewards by the standard deviation of discounted sums
     hidden: int = 64,  # units of the hidden layer
     trunk=None,  # for images: a function that makes the first layers (common/pixels.py)
     on_episode=None,  # called with (episode_return, length, step); may return True to stop
@@ -93,7 +95,8 @@ def train(
     envs = gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode="SameStep")
     space = envs.single_observation_space
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
-    # Beyond the slide: shifts and scales states before both networks.
+    # Beyond the slide: policy and V read standardised states. eval(): with the statistics so far;
+    # momentum=None: these are averaged over the iterations. Identity: no change.
     layer = nn.BatchNorm1d if normalize_states and not trunk else nn.Identity
     standard = layer(space.shape[0], affine=False, momentum=None).eval()
     policy = nn.Sequential(standard, Policy(space.shape, envs.single_action_space, hidden, trunk))
@@ -115,7 +118,7 @@ def train(
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)  # each (T, N)
         actions = []
         # [c] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
-        # theta_old stays as it is while the batch is collected and used.
+        # theta_old stays as it is until [g].
         for t in range(horizon):
             actions.append(policy_old(torch.as_tensor(state)).sample())  # it needs no gradient
             states[t] = state
@@ -133,9 +136,9 @@ def train(
                 length[i] = 0
         # (T, N, n_features) -> (NT, n_features): the networks take rows.
         s, s_next = (torch.as_tensor(x).flatten(0, 1) for x in (states, next_states))
-        standard.train()(s)  # beyond the slide: takes s into its mean and standard deviation,
-        standard.eval()  # which now stay as they are until the next batch
-        if normalize_rewards:  # beyond the slide
+        standard.train()(s)  # beyond the slide: updates mean and variance; output not used
+        standard.eval()  # now they stay as they are until the next iteration
+        if normalize_rewards:  # beyond the slide; V = 0 and lambda = 1: gae() gives the sums
             sums.update(gae(rewards, 0.0, 0.0, terminated, done, gamma, 1.0).flatten())
             rewards /= np.sqrt(sums.var)
         # [d] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
@@ -165,7 +168,7 @@ def train(
                 loss.backward()
                 optimizer.step()
         # [f] d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
-        # d large: the policy moved too far from the one that collected the batch; beta grows.
+        # d large: the policy moved too far from the one that collected the samples; beta grows.
         d = kl_divergence(policy_old(s), policy(s)).mean().item()
         if d < d_targ / 1.5:
             beta /= 2

@@ -3,9 +3,9 @@
 Keep one number Q(s,a) for every state and action: an estimate of the return after taking a in s and
 the best actions from then on. Before a step the table holds the "estimated value" Q(S,A). The step
 shows R and S', and with them a "real value", R + gamma max_a Q(S',a). Only R is real in it; the
-rest is the table's own estimate. Q(S,A) moves towards it by the fraction alpha of the difference.
-The max makes it off-policy: the actions come from an epsilon-greedy policy, but the table
-approaches Q*, the values of the optimal one.
+rest is the table's own estimate. Q(S,A) moves towards the "real value" by the fraction alpha of the
+difference. The max makes it off-policy: the actions come from an epsilon-greedy policy, but the
+table approaches Q*, the values of the optimal one.
 
 Pseudocode (Q-learning for estimating pi ~ pi*; Watkins, 1989; Sutton & Barto, section 6.5)
 
@@ -82,7 +82,7 @@ def train(
         if epsilon_decay:  # beyond the slide
             eps *= 1 - (episode - 1) / episodes
         # [4] Initialize S
-        S, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
+        S, _ = env.reset(seed=seed if episode == 1 else None)  # seeded once, at the start
         episode_return = 0.0
         length = 0
         done = False
@@ -97,7 +97,7 @@ def train(
             else:
                 A = greedy(Q[S], rng)
             # [7] Take action A, observe R, S'
-            # terminated: S' is terminal. truncated: a time limit ended the episode.
+            # S_next is S'. terminated: S' is terminal. truncated: a time limit ended the episode.
             S_next, R, terminated, truncated, _ = env.step(A)
             done = terminated or truncated
             episode_return += R

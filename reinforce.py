@@ -36,9 +36,10 @@ Beyond the slide (--literal uses LITERAL below: all that has a flag is off, cons
         new V to learn quickly.
     Adam (off: --no-adam) instead of the plain gradient step. It divides each weight's gradient by
         its usual size, so one alpha fits returns of 1 and of 500.
-    Small last weights of the policy, so it begins almost the same in every state. State components
-        bounded within (-1, 1) are divided by their bound, and Box actions are rescaled to [-1, 1]
-        and clipped (by common.envs.make, not here).
+    Small last weights of the policy, so it begins almost the same in every state; a Gaussian begins
+        with standard deviation 1/sqrt(n) for n components. State components bounded within (-1, 1)
+        are divided by their bound, and Box actions are rescaled to [-1, 1] and clipped (by
+        common.envs.make, not here).
 
 Try
 
@@ -84,7 +85,7 @@ def train(
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
 
     # [1] Initialise theta arbitrarily
-    # theta are the weights of `policy`.
+    # theta: the parameters of `policy`.
     policy = Policy(space.shape, env.action_space, hidden, trunk)
     V = Value(space.shape, hidden, trunk)  # beyond the slide: the baseline
     groups = [dict(params=policy.parameters(), lr=alpha), dict(params=V.parameters(), lr=beta)]
@@ -97,7 +98,7 @@ def train(
     # [2] for each episode {s_1, a_1, r_2, ..., s_{T-1}, a_{T-1}, r_T} ~ pi_theta do
     # It is played to its end first, since v_t needs all rewards after step t.
     for episode in range(1, episodes + 1):
-        state, _ = env.reset(seed=seed if episode == 1 else None)  # later resets go on from it
+        state, _ = env.reset(seed=seed if episode == 1 else None)  # seeded once, at the start
         states = [state]
         actions = []
         rewards = []
@@ -117,11 +118,11 @@ def train(
             break
 
         s = torch.as_tensor(np.stack(states))  # (T, n_features), from s_1 to s_T
-        a = torch.as_tensor(np.stack(actions))  # (T-1,), Box actions (T-1, n_actions)
+        a = torch.as_tensor(np.stack(actions))  # (T-1,); Box actions: (T-1, action_size)
         b = V(s) if baseline else torch.zeros(len(s))  # beyond the slide: the baseline, (T,)
         # [3] for t = 1 to T-1 do
         # Backwards: v_t = r_{t+1} + gamma v_{t+1}. Python counts from 0, so rewards[0] is r_2.
-        # v[-1], the return after s_T: 0 if s_T is terminal, after a time limit b.
+        # v[-1], after s_T: 0 if s_T is terminal; after a time limit V(s_T) (0 without a baseline).
         v = np.zeros(len(states))  # (T,)
         v[-1] = 0.0 if terminated else b[-1].item()
         for t in reversed(range(len(rewards))):
@@ -132,7 +133,7 @@ def train(
         weight = torch.as_tensor(v[:-1]).float() - b[:-1]  # v_t on the slide, where b is 0
         policy_loss = -(weight.detach() * log_pi).sum()  # detach: the weight is a constant
         V_loss = weight.square().mean()  # beyond the slide: V learns to predict v_t
-        loss = policy_loss + V_loss  # they share no weight: one step moves both networks
+        loss = policy_loss + V_loss  # no common parameters: one step moves both networks
         if not loss.isfinite():
             raise FloatingPointError(f"loss {loss:g} at step {step}: lower alpha or beta")
         optimizer.zero_grad()

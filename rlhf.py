@@ -46,8 +46,8 @@ Beyond the slide
     The language has 28 words, one of them the full stop, and the labeller is a rule with random
         mistakes (common/language.py), so we can see what the reward model gets wrong. Two outputs
         are ranked; in the paper it is four to nine. A text without a full stop ends after T words.
-    r_phi(x, y) is a sum over the words, where part t has read the words up to y_t: a denser signal
-        than one number at the last word.
+    r_phi(x, y) is a sum over the words, where part t has read the words up to y_t, so every word
+        takes part when r_phi is trained. PPO still gets the sum as one reward, with the last word.
     Adam; gamma = 1; V learns by the squared error beside [o], which has the paper's clip instead of
         the slide's KL. There is no pretraining (pi_SFT has read the demonstrations only), and no
         pretraining loss in [o].
@@ -88,11 +88,11 @@ def train(
     language,  # the labeller and the words: an object of common/language.py
     *,
     seed: int = 0,  # the same seed gives the same run (on the same machine)
-    steps: int = 50_000,  # words that step [3] generates, in whole iterations
+    steps: int = 50_000,  # words that ppo() generates, in whole iterations
     beta: float = 0.5,  # weight of the KL penalty; with 0 nothing keeps the policy near pi_SFT
     demonstrations: int = 6_000,  # how many sentences the labeller writes
     comparisons: int = 5_000,  # how many pairs of sentences the labeller ranks
-    on_batch=None,  # called with the name of the step; may return True to stop
+    on_batch=None,  # called with the name of the part, 1 to 3; may return True to stop
 ) -> tuple["Transformer", "Transformer", "Transformer", list[tuple]]:
     """Returns the policy, pi_SFT, the reward model, and what ppo() has measured."""
     # [1] Collect demonstration data, and train a supervised policy
@@ -157,8 +157,8 @@ def reward_model(
     # [f] for minibatch = 1, 2, ... do
     for j in minibatches(comparisons, batch, epochs):
         # [g] minimize over phi: E[ -log sigma(r_phi(x, y_w) - r_phi(x, y_l)) ]
-        # sigma of the difference is the chance that y_w wins (Bradley and Terry). Only differences
-        # count, so r_phi is known up to a constant.
+        # sigma, the logistic function, of the difference: the chance that y_w wins (Bradley-Terry).
+        # Only differences count, so r_phi is known up to a constant.
         score_w = score(r_phi, x[j], y_w[j])  # (M,)
         score_l = score(r_phi, x[j], y_l[j])
         loss = -logsigmoid(score_w - score_l).mean()
@@ -301,7 +301,7 @@ def score(r_phi: Transformer, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def until_end(y: torch.Tensor) -> torch.Tensor:
     """Outputs (N, T) -> (N, T): True for all words up to the first END, and for that one."""
-    is_end = (y == END).int()  # of the words a b END END: 0 0 1 1
+    is_end = (y == END).int()  # for the words a b END END: 0 0 1 1
     return is_end.cumsum(1) - is_end == 0  # 0 0 0 1 == 0: all but the last one
 
 

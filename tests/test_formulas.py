@@ -483,7 +483,7 @@ def test_a3c_adam():
     """Two workers' steps in turn are torch's Adam on the same gradients."""
     theta = torch.randn(5)
     shared, by_torch = a3c.Shared(theta, 2), theta.clone().requires_grad_()
-    assert all(x.is_shared() for x in (shared.theta, shared.m, shared.v, shared.steps))
+    assert all(x.is_shared() for x in (shared.theta, shared.m, shared.v, shared.counts))
     adam = torch.optim.Adam([by_torch])
     for k in range(6):
         by_torch.grad = torch.randn(5)
@@ -500,13 +500,13 @@ def test_a3c_second_worker():
     theta = [p.detach() for network in (policy, V) for p in network.parameters()]
     shared = a3c.Shared(parameters_to_vector(theta), 2)
     shared.adam = lambda d_theta, alpha, rank: alphas.append((alpha, rank))
-    shared.steps[0] = 60
+    shared.counts[0] = 60
     options = dict(seed=7, steps=80, t_max=9, gamma=0.9, alpha=1.0, scale_rewards=True, hidden=8)
     make = lambda: made.append(env) or env
     options |= dict(trunk=None, make_env=make, shared=shared, report=reports.append)
     a3c.worker(1, **options)
     assert env.seeds[0] == 1007 and set(env.seeds[1:]) == {None}
-    assert shared.steps.tolist() == [60, 21, 0] and len(made) == 1
+    assert shared.counts.tolist() == [60, 21, 0] and len(made) == 1
     assert alphas[:2] == [(pytest.approx(1 - 63 / 80), 1), (pytest.approx(1 - 66 / 80), 1)]
     assert [length for _, length in reports] == [3] * 7
     torch.manual_seed(1007)

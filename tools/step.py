@@ -43,15 +43,26 @@ class Statement:
 
     Attributes:
         number: counted from the top of the file; another comment does not change it.
-        row, tag: where it begins, and the numbered line that it carries out ("" for none).
-        reads, writes: its terms, names and simple subscripts such as `Q[S, A]`.
+        tag: of the numbered line that it carries out; "" for none.
+        node: itself, without the block below it.
     """
 
     number: int
-    row: int
     tag: str
-    reads: list[str]
-    writes: list[str]
+    node: ast.stmt
+
+    def terms(self) -> list[tuple[str, bool]]:
+        """What it reads, then what it writes: (`x` or `Q[S, A]`, whether it is written)."""
+        nodes = list(ast.walk(self.node))
+        found = [n for n in nodes if isinstance(n, (ast.Name, ast.Subscript, ast.Attribute))]
+        # Of Q[S, A] also S and A, but not Q; of Q[S].max() also Q[S].
+        parts = {node.func for node in nodes if isinstance(node, ast.Call)}
+        parts |= {node.value for node in found if hasattr(node, "value") and node not in parts}
+        place = lambda node: (isinstance(node.ctx, ast.Store), node.lineno, node.col_offset)
+        found = [(ast.unparse(n), place(n)[0]) for n in sorted({*found} - parts, key=place)]
+        if isinstance(self.node, ast.AugAssign):  # x += 1 reads x as well
+            found.insert(0, (found[-1][0], False))
+        return [(text, written) for text, written in found if "(" not in text]
 
 
 def statements(script: slide.Script) -> dict[int, Statement]:
@@ -62,28 +73,13 @@ def statements(script: slide.Script) -> dict[int, Statement]:
     nodes = [n for top in tops for n in ast.walk(top) if isinstance(n, ast.stmt) and n is not top]
     found = {}
     for number, node in enumerate(sorted(nodes, key=lambda node: node.lineno)):
-        parts, last = [node], node.end_lineno
+        last = node.end_lineno
         if hasattr(node, "body"):
-            parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)]
-            last = node.body[0].lineno - 1
-        reads, writes = ([t for p in parts for t in terms(p, k)] for k in (ast.Load, ast.Store))
-        reads += writes * isinstance(node, ast.AugAssign)  # x += 1 reads x as well
-        ran = Statement(number, node.lineno, tag_of.get(node.lineno, ""), reads, writes)
+            last, node.body, node.orelse = node.body[0].lineno - 1, [], []
         if not isinstance(node, ast.With):
+            ran = Statement(number, tag_of.get(node.lineno, ""), node)
             found |= dict.fromkeys(range(node.lineno, last + 1), ran)
     return found
-
-
-def terms(node: ast.AST, kind: type):
-    """The names, subscripts and attributes without a call that an expression loads or stores."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        node.func = node.func.value  # of Q[S].max() the term is Q[S]
-    term = isinstance(node, (ast.Name, ast.Subscript, ast.Attribute))
-    if term and isinstance(node.ctx, kind) and "(" not in (text := ast.unparse(node)):
-        yield text
-        node = getattr(node, "slice", ast.Pass())  # of Q[S, A] also S and A, but not Q
-    for child in ast.iter_child_nodes(node):
-        yield from terms(child, kind)
 
 
 def load(path: Path):
@@ -133,11 +129,9 @@ def snapshot(value):
     """A copy of a value that the next line may change in place."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
-    if isinstance(value, list) and value and isinstance(value[0], torch.nn.Parameter):
+    if isinstance(value, list):
         return list(map(snapshot, value))
-    if isinstance(value, np.random.Generator):
-        return copy.deepcopy(value)
-    return value.copy() if isinstance(value, (np.ndarray, list)) else value
+    return copy.deepcopy(value) if isinstance(value, (np.ndarray, np.random.Generator)) else value
 
 
 def weights(values: dict) -> dict[str, torch.Tensor]:
@@ -148,9 +142,9 @@ def weights(values: dict) -> dict[str, torch.Tensor]:
     found = {}
     for name, value in values.items():
         if isinstance(value, torch.nn.Module) and [*value.parameters()]:
-            found[name] = parameters_to_vector(value.parameters()).detach().clone()
+            found[name] = snapshot(parameters_to_vector(value.parameters()))
         elif isinstance(theta := getattr(value, "theta", None), torch.Tensor):
-            found[f"{name}.theta"] = theta.detach().clone()
+            found[f"{name}.theta"] = snapshot(theta)
     return found
 
 
@@ -164,17 +158,17 @@ class Stop:
     Attributes:
         tag: its number or letter; "" for code between the numbered lines.
         function: that it stands in.
-        old, new: its variables before and after.
         weights: what was learned before.
-        ran: the statements that were carried out.
+        ran, old: the statements that were carried out, and the variables before each.
+        new: the variables after the last.
         step: environment steps so far, of all copies together; or updates.
     """
 
     tag: str
     function: str
-    old: dict
     weights: dict
     ran: list[Statement] = field(default_factory=list)
+    old: list[dict] = field(default_factory=list)
     new: dict = field(default_factory=dict)
     step: int = 0
 
@@ -207,12 +201,12 @@ class Watched(gym.Wrapper):
 
     def step(self, action):
         state, reward, terminated, truncated, _ = result = self.env.step(action)
-        if frame := self.tracer.followed():
+        if self.tracer.followed():
             self.total = reward + (0.0 if self.ended else self.total)
             self.ended = "terminal" if terminated else "time limit" if truncated else ""
             self.past.append((self.state, action, reward, state, self.ended))
             self.state = state
-            self.tracer.count(frame)
+            self.tracer.count()
             if self.ended:
                 self.tracer.returns.append((self.tracer.step, self.total))
         return result
@@ -248,17 +242,14 @@ class Tracer:
         script, self.path = slide.read(path), str(path)
         self.statements, self.functions = statements(script), {tag.function for tag in script.tags}
         self.tell, self.wanted, self.whole, self.step = tell, wanted, whole, 0
-        self.envs, self.returns, self.open = (
-            [],
-            [],
-            {},
-        )  # frame -> the stop that is being carried out
+        self.envs, self.returns, self.looks = [], [], wanted(0)
+        self.open = {}  # frame -> the stop that is being carried out
 
     def __enter__(self):
         make, self.undo = envs.make, contextlib.ExitStack()
         watched = lambda *args, **given: Watched(make(*args, **given), self)
         self.undo.enter_context(mock.patch.object(envs, "make", watched))
-        updated = lambda *_: None if self.envs else self.count(self.followed())
+        updated = lambda *_: None if self.envs else self.count()
         self.undo.callback(register_optimizer_step_post_hook(updated).remove)
         self.undo.callback(sys.settrace, sys.gettrace())
         sys.settrace(self.called)
@@ -278,15 +269,13 @@ class Tracer:
             frame = frame.f_back
         return frame
 
-    def count(self, frame: FrameType | None) -> None:
+    def count(self) -> None:
         """Another step of the training: look at its lines from here on, or no longer."""
-        self.step += frame is not None
-        if frame and self.wanted(self.step) != bool(sys.gettrace()):
-            self.open.pop(frame, None)
-            sys.settrace(None if sys.gettrace() else self.called)
-            while frame:
-                frame.f_trace = self.line if self.follows(frame) else frame.f_trace
-                frame = frame.f_back
+        if frame := self.followed():
+            self.step += 1
+            self.looks = self.wanted(self.step)
+            if not self.looks:
+                self.open.pop(frame, None)
 
     def called(self, frame: FrameType, event: str, arg):
         """Python calls this for every function that begins."""
@@ -299,17 +288,17 @@ class Tracer:
         now, stop = self.statements.get(frame.f_lineno), self.open.get(frame)
         if event == "return":
             self.close(frame)
-        elif event == "line" and now and not (stop and stop.ran[-1] is now):
+        elif event == "line" and self.looks and now and not (stop and stop.ran[-1] is now):
             again = stop and now in stop.ran and stop.tag not in self.whole
             if stop and (stop.tag != now.tag or again):  # another line, another round
                 self.close(frame)
-                stop = None
-            if not stop:
-                here = frame.f_locals
-                old = {name: snapshot(value) for name, value in here.items()}
-                self.open[frame] = stop = Stop(now.tag, frame.f_code.co_name, old, weights(here))
+            here = frame.f_locals
+            if frame not in self.open:
+                self.open[frame] = Stop(now.tag, frame.f_code.co_name, weights(here))
+            stop = self.open[frame]
             if now not in stop.ran:
                 stop.ran.append(now)
+                stop.old.append({name: snapshot(value) for name, value in here.items()})
         return self.line
 
     def close(self, frame: FrameType) -> None:
@@ -326,18 +315,15 @@ def printed(stop: Stop, script: slide.Script, where: str, width: int) -> str:
     """A stop for the terminal: the numbered line, its code, and the values beside or below it."""
     texts, rows = {tag.tag: tag.text for tag in script.tags}, script.source.splitlines()
     head = f"[{stop.tag or ' '}] {texts.get(stop.tag, 'between the lines')}   ({where})"
-    out, told, values = textwrap.wrap(head, width, subsequent_indent="    "), set(), stop.old
-    for ran in stop.ran:
-        chips = [(term, "", value_of(term, values)) for term in ran.reads if term not in ran.writes]
-        before = {term: value_of(term, values) for term in ran.writes if term in ran.reads}
-        values = values | {name: stop.new[name] for name in ran.writes if name in stop.new}
-        chips += [(term, "* ", value_of(term, stop.new)) for term in ran.writes]
-        out.append(f"{ran.row:>5}  {rows[ran.row - 1].split('  #')[0]:<52}".rstrip().ljust(60))
-        for term, star, value in chips:
-            if value and (star or term not in told):
+    out, told = [textwrap.fill(head, width, subsequent_indent="    ")], set()
+    for ran, old, new in zip(stop.ran, stop.old, [*stop.old[1:], stop.new], strict=True):
+        row = ran.node.lineno
+        out.append(f"{row:>5}  {rows[row - 1].split('  #')[0]:<52} ")
+        for term, written in ran.terms():
+            value = value_of(term, new if written else old)
+            if value and (written or term not in told):
                 told.add(term)
-                was = f" (was {before.get(term)})" * bool(star and before.get(term))
-                text = f"   {star}{term} = {value}{was}"
+                text = f"   {'* ' * written}{term} = {value}"
                 if len(out[-1]) + len(text) > width:
                     out.append(" " * 11)
                 out[-1] += text
@@ -366,8 +352,7 @@ def step_through(argv: list[str] | None) -> int:
     parser.add_argument("script", type=Path)
     parser.add_argument("--show", type=span, default=(0, 20), help="the steps, as in 280:300")
     given, argv = parser.parse_known_args(argv)
-    first, last = given.show
-    path, seen, out = given.script.resolve(), [], sys.stdout
+    (first, last), path, seen, out = given.show, given.script.resolve(), [], sys.stdout
     module, script = load(path), slide.read(path)
     argv += ["--workers", "1"] * (script.tags[0].function == "worker")
     width = max(80, min(160, shutil.get_terminal_size((120, 24)).columns))
@@ -376,9 +361,9 @@ def step_through(argv: list[str] | None) -> int:
         if stop.step > last:
             raise Enough
         if stop.step >= first:
-            where = [f"step {stop.step}, {env.story()}" for env in tracer.envs[:1]]
-            seen.append(stop.step)
-            runs.say(printed(stop, script, *where or [f"update {stop.step}"], width), out)
+            story = tracer.envs[0].story() if tracer.envs else "of an optimiser"
+            seen.append(stop)
+            runs.say(printed(stop, script, f"step {stop.step}, {story}", width), out)
 
     tracer = Tracer(path, tell, lambda step: step >= first - 1)
     try:
