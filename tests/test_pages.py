@@ -21,30 +21,28 @@ TYPESET = {
 }
 
 
-def recomputed(text: str) -> float:
-    """The value of a calculation as a page shows it."""
-    python = dict(zip("−·²σ", ("-", "*", "**2", "sigma"), strict=True))
-    return eval(text.translate(str.maketrans(python)), pages.CALCULATOR)
+def stale() -> list[str]:
+    """The pages that are not as python -m tools.pages would write them now."""
+    text = lambda name: (pages.PAGES / f"{name}.html").read_text(encoding="utf-8")
+    return [name for name, page in pages.rendered().items() if page != text(name)]
 
 
 def test_pages_are_up_to_date():
-    assert not pages.stale(), "run python -m tools.pages"
+    assert all(map(pages.stored, slide.SCRIPTS)) and not stale(), "run python -m tools.pages"
     names = {f"{name}{end}" for name in slide.SCRIPTS for end in (".html", ".run.js")}
     files = {path.name for path in pages.PAGES.iterdir()}
     assert files == {*names, "index.html", "page.css", "page.js"}
 
 
 def test_a_page_is_stale_by_its_script(monkeypatch, tmp_path):
-    shutil.copytree(pages.PAGES, tmp_path / "html")
     for name in slide.SCRIPTS:
         shutil.copy(slide.ROOT / f"{name}.py", tmp_path)
     monkeypatch.setattr(slide, "ROOT", tmp_path)
-    monkeypatch.setattr(pages, "PAGES", tmp_path / "html")
     source = (tmp_path / "dqn.py").read_text(encoding="utf-8")
     (tmp_path / "dqn.py").write_text(source.replace("# [1] ", "# Here: [1] "), encoding="utf-8")
-    assert pages.stale() == ["index", "dqn"] and pages.stored("dqn"), "a comment"
+    assert stale() == ["dqn"] and pages.stored("dqn"), "a comment"
     (tmp_path / "dqn.py").write_text(source.replace("1 - gamma", "2 - gamma"), encoding="utf-8")
-    assert pages.stale() == ["index", "dqn"] and not pages.stored("dqn"), "the code"
+    assert not pages.stored("dqn"), "the code"
 
 
 @pytest.mark.parametrize("name", ["index", *slide.SCRIPTS])
@@ -69,11 +67,14 @@ def test_typeset(text):
 
 @pytest.mark.parametrize("name", slide.SCRIPTS)
 def test_the_formulas_of_a_record(name):
-    sums = 0
+    """A student with a calculator gets what is shown, from the numbers that are shown."""
+    python, sums = dict(zip("−·²σ", ("-", "*", "**2", "sigma"), strict=True)), 0
     for formula in pages.stored(name)["strings"]:
         for match in re.findall(r'<span class="sum">(.*?)</span> (.) <b>(.*?)</b>', formula):
             left, sign, right = (re.sub("<[^>]+>", "", part) for part in match)
-            exact, near = recomputed(left), recomputed(right)
+            exact, near = (
+                eval(x.translate(str.maketrans(python)), pages.CALCULATOR) for x in (left, right)
+            )
             sizes = [abs(float(x)) for x in re.findall(pages.NUMBER, left)]
             assert abs(exact - near) <= 2e-3 * max([near, *sizes]), formula
             assert sign == ("=" if abs(exact - near) < 1e-9 else "≈"), formula
@@ -81,11 +82,9 @@ def test_the_formulas_of_a_record(name):
     assert sums > 2
 
 
-def test_a_wrong_formula_is_no_record():
+def test_a_sign_tells_what_is_rounded():
     assert pages.settled("y = -1 + 0.9 * 2 ~ 0.8: more") == "y = ⟦-1 + 0.9 * 2⟧ = ⟦0.8⟧: more"
     assert pages.settled("1 - 0.3333 ~ 0.6666") == "⟦1 - 0.3333⟧ ≈ ⟦0.6666⟧"
-    with pytest.raises(ValueError, match="not 0.9"):
-        pages.settled("y = 1 - 0.2 ~ 0.9")
 
 
 SHOWN = """
@@ -93,10 +92,8 @@ SHOWN = """
     const plain = text => Object.assign(document.createElement("div"), {innerHTML: text}).innerHTML;
     const now = [".rows .formula", ".run .place", ".run .title", ".run .card", ".strip figcaption",
                  ".strip div", ".picture"].map(text);
-    const sums = [...document.querySelectorAll(".rows .sum")];
     return {now, wanted: arguments[0].map(plain), tag: find(".lines .now").id,
             top: find(".l.head.now").getBoundingClientRect().top,
-            sums: sums.map(e => [e.textContent, e.parentElement.querySelector("b").textContent]),
             ran: [...document.querySelectorAll(".l.ran")].map(l => Number(l.dataset.s))}
 """
 
@@ -117,8 +114,6 @@ def test_in_a_browser(browser, name):
         shown = browser.execute_script(SHOWN, [run["strings"][i] for i in strings])
         assert shown["now"] == shown["wanted"] and shown["tag"] == tag
         assert set(ran) == set(shown["ran"])
-        for left, right in shown["sums"]:
-            assert abs(recomputed(left) - recomputed(right)) < 2e-3 * (1 + abs(recomputed(right)))
         tops.append(shown["top"])
 
     mouse.move_to_element(find("[data-do=forward]")).perform()

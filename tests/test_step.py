@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import ppo
 from common import envs
 from common.language import Language
 from tools import slide, step
@@ -18,12 +19,12 @@ STATEMENTS = {
     "actor_critic": ("--show 16:16", "critic_loss = "),
     "ddpg": ("--warmup 8 --batch 8 --show 9:9", "y = reward_i"),
     "a3c": ("--t-max 3 --show 1:4", "R = rewards[i]"),
-    "ppo": ("--n-envs 2 --horizon 4 --batch 4 --show 8:8", "target = "),
+    "ppo": ("--n-envs 2 --horizon 4 --batch 4 --show 8:8", "A = gae"),
     "rlhf": ("--demonstrations 4 --comparisons 4 --show 4:4", "loss = -logsigmoid"),
 }
-VALUE = r"(\[.*?\]|-?\d\S*|True|False)"
+VALUE = r"(\[.*?\]+|-?\d\S*|True|False)"
 CHIP = re.compile(
-    rf"   \*? ?([A-Za-z_][\w. +\[\],]*?) = {VALUE}(?: \(was {VALUE}\))?(?=   |$)", re.M
+    rf"   (?:\* )?([A-Za-z_]\S*?(?:\[[^=]*\])?) = (?:(\S+) → )?{VALUE}(?=   |$)", re.M
 )
 
 
@@ -40,21 +41,16 @@ def test_a_statement_from_the_numbers_beside_it(capsys, name):
     stops = re.split(r"^(?=\[)", out, flags=re.MULTILINE)
     stop = next(stop for stop in reversed(stops) if f"  {begin}" in stop)
     row = next(line for line in stop.splitlines() if f"  {begin}" in line)[7:].strip()
-    code = re.split(r"   ", row)[0]
-    target, _, calculation = re.split(r" (\+?=) ", code, maxsplit=1)
-    names, shown = {}, {}
-    for term, value, before in CHIP.findall(stop):
-        shown[term], term_before = value, before or value
-        if term != target or before:
-            names.setdefault(term, eval(term_before, {}))
-    given = {"torch": torch, "np": np, "logsigmoid": torch.nn.functional.logsigmoid}
-    for i, (term, value) in enumerate(sorted(names.items(), key=lambda item: -len(item[0]))):
+    target, sign, calculation = re.split(r" (\+?=) ", row.split("   ")[0], maxsplit=1)
+    given = dict(torch=torch, gae=ppo.gae, logsigmoid=torch.nn.functional.logsigmoid)
+    chips = {term: (before or now, now) for term, before, now in CHIP.findall(stop)}
+    for i, term in enumerate(sorted(chips, key=len, reverse=True)):
         calculation = re.sub(rf"(?<![\w.]){re.escape(term)}(?![\w])", f"x{i}", calculation)
+        value = eval(chips[term][term != target])
         given[f"x{i}"] = torch.tensor(value) if "loss" in begin else np.array(value)
-    result = torch.as_tensor(eval(calculation, given)).numpy() + (
-        names[target] if "+=" in code else 0
-    )
-    assert np.allclose(result, eval(shown[target], {}), rtol=2e-3, atol=2e-3), code
+    result = torch.as_tensor(eval(calculation, given)).numpy()
+    before, now = map(eval, chips[target])
+    assert np.allclose(result + (before if sign == "+=" else 0), now, rtol=2e-3, atol=2e-3), row
 
 
 def test_a_copy_elsewhere_with_a_mistake(capsys, tmp_path):
@@ -96,8 +92,8 @@ def test_watching_changes_nothing(name):
     [
         (["no_such.py"], "no_such.py"),
         ([str(slide.ROOT / "README.md")], "not Python"),
-        ([str(slide.ROOT / "common/envs.py")], "no train()"),
-        ([str(slide.ROOT / "dqn.py"), "--show", "9"], "--show"),
+        ([str(slide.ROOT / "common/envs.py")], "no tags"),
+        ([str(slide.ROOT / "dqn.py"), "--show", "x"], "--show"),
         ([str(slide.ROOT / "qlearning_table.py"), "--steps", "9", "--show", "50:60"], "at step 9"),
         ([str(slide.ROOT / "dqn.py"), "--env", "Pendulum-v1"], "ddpg.py"),
     ],

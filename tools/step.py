@@ -13,72 +13,50 @@ import ast
 import contextlib
 import copy
 import importlib.util
-import io
 import re
 import shutil
 import sys
-import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import traceback
 from pathlib import Path
 from types import FrameType
-from unittest import mock
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch.nn.utils import parameters_to_vector
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from common import envs, runs
-from common.envs import BadInput
 from tools import slide
 
 # ------------------------------------------------------------------------------ reading a script
 
 
-@dataclass
-class Statement:
-    """A statement of a function with tags, or the first line of a block (`for ...:`).
+class Statement(NamedTuple):
+    """A statement, or the first line of a block (`for ...:`).
 
     Attributes:
         number: counted from the top of the file; another comment does not change it.
         tag: of the numbered line that it carries out; "" for none.
-        node: itself, without the block below it.
+        rows: where it stands, without comments.
     """
 
     number: int
     tag: str
-    node: ast.stmt
-
-    def terms(self) -> list[tuple[str, bool]]:
-        """What it reads, then what it writes: (`x` or `Q[S, A]`, whether it is written)."""
-        nodes = list(ast.walk(self.node))
-        found = [n for n in nodes if isinstance(n, (ast.Name, ast.Subscript, ast.Attribute))]
-        # Of Q[S, A] also S and A, but not Q; of Q[S].max() also Q[S].
-        parts = {node.func for node in nodes if isinstance(node, ast.Call)}
-        parts |= {node.value for node in found if hasattr(node, "value") and node not in parts}
-        place = lambda node: (isinstance(node.ctx, ast.Store), node.lineno, node.col_offset)
-        found = [(ast.unparse(n), place(n)[0]) for n in sorted({*found} - parts, key=place)]
-        if isinstance(self.node, ast.AugAssign):  # x += 1 reads x as well
-            found.insert(0, (found[-1][0], False))
-        return [(text, written) for text, written in found if "(" not in text]
+    rows: list[int]
 
 
 def statements(script: slide.Script) -> dict[int, Statement]:
     """Row -> the statement on it. `with` lines are left out: Python comes back to them."""
     tag_of = {row: tag.tag for tag in script.tags for row in tag.body}
-    tagged = {tag.function for tag in script.tags}
-    tops = [node for node in ast.parse(script.source).body if getattr(node, "name", "") in tagged]
-    nodes = [n for top in tops for n in ast.walk(top) if isinstance(n, ast.stmt) and n is not top]
-    found = {}
+    nodes = [node for node in ast.walk(ast.parse(script.source)) if isinstance(node, ast.stmt)]
+    code, found = [row.strip()[:1] not in ("", "#") for row in script.source.splitlines()], {}
     for number, node in enumerate(sorted(nodes, key=lambda node: node.lineno)):
-        last = node.end_lineno
-        if hasattr(node, "body"):
-            last, node.body, node.orelse = node.body[0].lineno - 1, [], []
+        end = node.body[0].lineno if hasattr(node, "body") else node.end_lineno + 1
+        rows = [row for row in range(node.lineno, end) if code[row - 1]]
+        ran = Statement(number, tag_of.get(node.lineno, ""), rows)
         if not isinstance(node, ast.With):
-            ran = Statement(number, tag_of.get(node.lineno, ""), node)
-            found |= dict.fromkeys(range(node.lineno, last + 1), ran)
+            found |= dict.fromkeys(rows, ran)
     return found
 
 
@@ -89,14 +67,13 @@ def load(path: Path):
         BadInput: it has no tags, cannot be imported, or has no train() and main().
     """
     try:
-        tags = slide.read(path).tags
+        assert slide.read(path).tags, "it has no tags such as `# [1] ...`"
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        assert module.main and module.train
     except Exception as error:
-        raise BadInput(f"{path}: {type(error).__name__}: {envs.first_line(error)}") from None
-    if not (tags and hasattr(module, "main") and hasattr(module, "train")):
-        raise BadInput(f"{path} has no train(), no main(), or no tags such as `# [1] ...`")
+        raise envs.BadInput(f"{path}: {type(error).__name__}: {envs.first_line(error)}") from None
     return module
 
 
@@ -109,20 +86,20 @@ def number(x) -> str:
     return str(x) if isinstance(x, (bool, int)) else f"{x + 0.0:.4g}"  # + 0.0: no -0
 
 
-def show(value) -> str:
-    """A value in a few numbers; "" if it says nothing to a reader."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, (bool, int, float, np.number, np.bool_)):
-        return number(value)
-    if not isinstance(value, np.ndarray) or value.dtype == object:
-        return ""
-    if value.ndim > 1 and value.size > 16:
-        return f"{'×'.join(map(str, value.shape))} numbers, the first row {show(value[0])}"
-    if value.ndim == 1 and value.size > 4 and np.count_nonzero(value) == 1 == value.max():
-        return f"one-hot {value.argmax()}"
-    style = dict(separator=", ", threshold=16, max_line_width=9999, formatter=dict(all=number))
-    return re.sub(r"\s+", " ", np.array2string(value, **style))
+def show(term: str, values: dict) -> str:
+    """A name, subscript or attribute in a few numbers; "" if it says nothing to a reader."""
+    kinds = bool, int, float, np.generic, np.ndarray, torch.Tensor
+    with contextlib.suppress(Exception):  # not set yet, out of range, a name from elsewhere
+        if isinstance(value := eval(term, {"__builtins__": {}}, values), kinds):
+            value = torch.as_tensor(value).numpy(force=True)
+            if value.ndim > 1 and value.size > 16:
+                first = show("value[0]", dict(value=value))
+                return f"{'×'.join(map(str, value.shape))} numbers, the first row {first}"
+            if value.ndim == 1 and value.size > 4 and np.count_nonzero(value) == 1 == value.max():
+                return f"one-hot {value.argmax()}"
+            style = dict(separator=", ", threshold=16, formatter=dict(all=number))
+            return " ".join(np.array2string(value, **style).split())
+    return ""
 
 
 def snapshot(value):
@@ -131,52 +108,39 @@ def snapshot(value):
         return value.detach().clone()
     if isinstance(value, list):
         return list(map(snapshot, value))
-    return copy.deepcopy(value) if isinstance(value, (np.ndarray, np.random.Generator)) else value
-
-
-def weights(values: dict) -> dict[str, torch.Tensor]:
-    """What is learned, among some variables: networks, and parameters in an object (shared.theta).
-
-    Each as one vector: nobody reads weights, but how far they have moved is worth a number.
-    """
-    found = {}
-    for name, value in values.items():
-        if isinstance(value, torch.nn.Module) and [*value.parameters()]:
-            found[name] = snapshot(parameters_to_vector(value.parameters()))
-        elif isinstance(theta := getattr(value, "theta", None), torch.Tensor):
-            found[f"{name}.theta"] = snapshot(theta)
-    return found
+    kinds = np.ndarray, np.random.Generator, torch.nn.Module
+    return copy.deepcopy(value) if isinstance(value, kinds) or hasattr(value, "theta") else value
 
 
 # ------------------------------------------------------------------------------------- the tracer
 
 
-@dataclass
 class Stop:
     """One numbered line, carried out once. A loop inside of it gives a stop for each round.
 
     Attributes:
         tag: its number or letter; "" for code between the numbered lines.
         function: that it stands in.
-        weights: what was learned before.
-        ran, old: the statements that were carried out, and the variables before each.
-        new: the variables after the last.
+        ran: the statements that were carried out.
+        old, new: its variables before and after.
         step: environment steps so far, of all copies together; or updates.
     """
 
-    tag: str
-    function: str
-    weights: dict
-    ran: list[Statement] = field(default_factory=list)
-    old: list[dict] = field(default_factory=list)
-    new: dict = field(default_factory=dict)
-    step: int = 0
+    def __init__(self, tag: str, frame: FrameType):
+        self.tag, self.function, self.ran = tag, frame.f_code.co_name, []
+        self.old = {name: snapshot(value) for name, value in frame.f_locals.items()}
 
     def moved(self) -> dict[str, float]:
-        """How far each network has moved, if it has."""
-        now = weights(self.new)
-        far = {k: (now[k] - v).norm().item() for k, v in self.weights.items() if k in now}
-        return {name: distance for name, distance in far.items() if distance}
+        """How far what is learned has moved, if it has. Nobody reads weights."""
+        far = {k: (theta(self.new.get(k)) - theta(old)).norm() for k, old in self.old.items()}
+        return {name: distance.item() for name, distance in far.items() if distance}
+
+
+def theta(value) -> torch.Tensor:
+    """The weights of a network, or of an object that has some (shared.theta), as one vector."""
+    network = isinstance(value, torch.nn.Module)
+    weights = value.parameters() if network else [getattr(value, "theta", torch.zeros(0))]
+    return torch.cat([torch.zeros(0), *(x.detach().ravel() for x in weights)])
 
 
 class Watched(gym.Wrapper):
@@ -207,21 +171,22 @@ class Watched(gym.Wrapper):
             self.past.append((self.state, action, reward, state, self.ended))
             self.state = state
             self.tracer.count()
-            if self.ended:
-                self.tracer.returns.append((self.tracer.step, self.total))
         return result
 
-    def story(self) -> str:
-        """What the present episode has brought."""
-        how = f"the episode has ended, {self.ended}: return {number(self.total)}"
-        return how if self.ended else f"return so far {number(self.total)}"
+
+def place(step: int, env: Watched | None) -> str:
+    """Where a run is, and what the present episode has brought."""
+    if not env:
+        return f"update {step}"
+    how = f"the episode has ended, {env.ended}: return" if env.ended else "return so far"
+    return f"step {step:,}, {how} {number(env.total)}"
 
 
 class Enough(BaseException):
     """Ends a training from within; no `except Exception` on the way stops it."""
 
 
-class Tracer:
+class Tracer(contextlib.ExitStack):
     """Follows the tagged functions of a script: `with Tracer(path, tell): train(...)`.
 
     Environment steps are counted at the door, common.envs.make.
@@ -235,28 +200,25 @@ class Tracer:
     Attributes:
         step: environment steps so far; or updates.
         envs: the environments of the training, Watched.
-        returns: (step, return) of each episode.
     """
 
-    def __init__(self, path: Path, tell: Callable, wanted: Callable, whole=()):
-        script, self.path = slide.read(path), str(path)
-        self.statements, self.functions = statements(script), {tag.function for tag in script.tags}
-        self.tell, self.wanted, self.whole, self.step = tell, wanted, whole, 0
-        self.envs, self.returns, self.looks = [], [], wanted(0)
+    def __init__(self, path: Path, tell, wanted, whole=()):
+        super().__init__()
+        self.script, self.path, self.tell, self.wanted = slide.read(path), str(path), tell, wanted
+        self.functions = {tag.function for tag in self.script.tags}
+        self.statements, self.whole = statements(self.script), whole
+        self.step, self.looks, self.envs = 0, True, []
         self.open = {}  # frame -> the stop that is being carried out
 
     def __enter__(self):
-        make, self.undo = envs.make, contextlib.ExitStack()
-        watched = lambda *args, **given: Watched(make(*args, **given), self)
-        self.undo.enter_context(mock.patch.object(envs, "make", watched))
+        make = envs.make
+        envs.make = lambda *args, **given: Watched(make(*args, **given), self)
+        self.callback(setattr, envs, "make", make)
         updated = lambda *_: None if self.envs else self.count()
-        self.undo.callback(register_optimizer_step_post_hook(updated).remove)
-        self.undo.callback(sys.settrace, sys.gettrace())
-        sys.settrace(self.called)
+        self.callback(register_optimizer_step_post_hook(updated).remove)
+        self.callback(sys.settrace, sys.gettrace())
+        sys.settrace(self.trace)
         return self
-
-    def __exit__(self, *_):
-        self.undo.close()
 
     def follows(self, frame: FrameType) -> bool:
         """Whether this is a tagged function of the script."""
@@ -264,10 +226,8 @@ class Tracer:
 
     def followed(self) -> FrameType | None:
         """The innermost tagged function that is being carried out; an evaluation is in none."""
-        frame = sys._getframe()
-        while frame and not self.follows(frame):
-            frame = frame.f_back
-        return frame
+        frames = traceback.walk_stack(sys._getframe())
+        return next((frame for frame, _ in frames if self.follows(frame)), None)
 
     def count(self) -> None:
         """Another step of the training: look at its lines from here on, or no longer."""
@@ -277,31 +237,22 @@ class Tracer:
             if not self.looks:
                 self.open.pop(frame, None)
 
-    def called(self, frame: FrameType, event: str, arg):
-        """Python calls this for every function that begins."""
+    def trace(self, frame: FrameType, event: str, arg):
+        """Python calls this before each function, and in those with tags before each line."""
         if self.follows(frame):
-            self.close(frame.f_back)
-            return self.line
+            now, stop = self.statements.get(frame.f_lineno), self.open.get(frame)
+            if event in ("call", "return"):
+                self.over(frame.f_back if event == "call" else frame)
+            elif event == "line" and self.looks and now and not (stop and stop.ran[-1] is now):
+                again = stop and now in stop.ran and stop.tag not in self.whole
+                if not stop or stop.tag != now.tag or again:  # another line, another round
+                    self.over(frame)
+                    self.open[frame] = stop = Stop(now.tag, frame)
+                if now not in stop.ran:
+                    stop.ran.append(now)
+            return self.trace
 
-    def line(self, frame: FrameType, event: str, arg):
-        """The function is about to carry out another line, or returns."""
-        now, stop = self.statements.get(frame.f_lineno), self.open.get(frame)
-        if event == "return":
-            self.close(frame)
-        elif event == "line" and self.looks and now and not (stop and stop.ran[-1] is now):
-            again = stop and now in stop.ran and stop.tag not in self.whole
-            if stop and (stop.tag != now.tag or again):  # another line, another round
-                self.close(frame)
-            here = frame.f_locals
-            if frame not in self.open:
-                self.open[frame] = Stop(now.tag, frame.f_code.co_name, weights(here))
-            stop = self.open[frame]
-            if now not in stop.ran:
-                stop.ran.append(now)
-                stop.old.append({name: snapshot(value) for name, value in here.items()})
-        return self.line
-
-    def close(self, frame: FrameType) -> None:
+    def over(self, frame: FrameType) -> None:
         """The stop is over."""
         if stop := self.open.pop(frame, None):
             stop.new, stop.step = dict(frame.f_locals), self.step
@@ -310,39 +261,37 @@ class Tracer:
 
 # ---------------------------------------------------------------------------- on the command line
 
+TERM = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*\b(?:\[[^][()]+\])?(?!\()")  # Q[S, A], not Q.max()
 
-def printed(stop: Stop, script: slide.Script, where: str, width: int) -> str:
-    """A stop for the terminal: the numbered line, its code, and the values beside or below it."""
-    texts, rows = {tag.tag: tag.text for tag in script.tags}, script.source.splitlines()
-    head = f"[{stop.tag or ' '}] {texts.get(stop.tag, 'between the lines')}   ({where})"
-    out, told = [textwrap.fill(head, width, subsequent_indent="    ")], set()
-    for ran, old, new in zip(stop.ran, stop.old, [*stop.old[1:], stop.new], strict=True):
-        row = ran.node.lineno
-        out.append(f"{row:>5}  {rows[row - 1].split('  #')[0]:<52} ")
-        for term, written in ran.terms():
-            value = value_of(term, new if written else old)
-            if value and (written or term not in told):
+
+def printed(stop: Stop, tracer: Tracer) -> str:
+    """A stop for the terminal: the numbered line, its code, and the values in it, new ones with *.
+
+    Of a number that changes both values are shown.
+    """
+    line = next((line.text for line in tracer.script.tags if line.tag == stop.tag), "in between")
+    out = [f"[{stop.tag or ' '}] {line}   ({place(stop.step, *tracer.envs[:1] or [None])})"]
+    width, told = shutil.get_terminal_size((120, 24)).columns, {"True", "False"}
+    code = [line.split("  #")[0] for line in tracer.script.source.splitlines()]
+    for row in (row for ran in stop.ran for row in ran.rows):
+        out.append(f"{row:>5}  {code[row - 1]:<52} ")
+        for term in TERM.findall(code[row - 1]):
+            name = re.match(r"\w+", term)[0]  # Q of Q[S, A], which is S and A after the line
+            before, now = show(term, stop.new | {name: stop.old.get(name)}), show(term, stop.new)
+            if now and term not in told:
                 told.add(term)
-                text = f"   {'* ' * written}{term} = {value}"
-                if len(out[-1]) + len(text) > width:
+                was = f"{before} → " * (before != now and 0 < len(before) < 20)
+                text = f"   {'* ' * (before != now)}{term} = {was}{now}"
+                if len(out[-1] + text) > width:
                     out.append(" " * 11)
                 out[-1] += text
     out += [f"{'':14}* {name} moved by {number(by)}" for name, by in stop.moved().items()]
-    return "\n".join(line.rstrip() for line in out)
+    return "\n".join(map(str.rstrip, out))
 
 
-def value_of(term: str, values: dict) -> str:
-    """A term's value; "" if it has none, or none that says something."""
-    try:
-        return show(eval(term, {"__builtins__": {}}, values))
-    except Exception:  # not set yet, out of range, a name from outside of the function
-        return ""
-
-
-def span(text: str) -> tuple[int, int]:
-    """ "280:300" -> (280, 300)"""
-    first, last = sorted(map(int, text.split(":")))
-    return first, last
+def span(text: str) -> list[int]:
+    """ "280:300" -> [280, 300], "280" -> [280]"""
+    return sorted(map(int, text.split(":")))
 
 
 def step_through(argv: list[str] | None) -> int:
@@ -350,31 +299,26 @@ def step_through(argv: list[str] | None) -> int:
     style = dict(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser = runs.Parser("python -m tools.step", allow_abbrev=False, **style)
     parser.add_argument("script", type=Path)
-    parser.add_argument("--show", type=span, default=(0, 20), help="the steps, as in 280:300")
+    parser.add_argument("--show", type=span, default=[0, 20], help="the steps, as in 280:300")
     given, argv = parser.parse_known_args(argv)
-    (first, last), path, seen, out = given.show, given.script.resolve(), [], sys.stdout
-    module, script = load(path), slide.read(path)
-    argv += ["--workers", "1"] * (script.tags[0].function == "worker")
-    width = max(80, min(160, shutil.get_terminal_size((120, 24)).columns))
+    first, last, path, out = given.show[0], given.show[-1], given.script.resolve(), sys.stdout
+    module = load(path)
 
     def tell(stop: Stop) -> None:
         if stop.step > last:
             raise Enough
         if stop.step >= first:
-            story = tracer.envs[0].story() if tracer.envs else "of an optimiser"
-            seen.append(stop)
-            runs.say(printed(stop, script, f"step {stop.step}, {story}", width), out)
+            runs.say(printed(stop, tracer), out)
 
     tracer = Tracer(path, tell, lambda step: step >= first - 1)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), tracer:  # no progress between the lines
-            status = module.main([*argv, "--no-save"])
-    except Enough:
-        runs.say("ended here; nothing is saved")
-        return 0
-    if not status and not seen:
-        raise BadInput(f"--show {first}:{last}: the run ended at step {tracer.step}")
-    return status
+    argv += ["--workers", "1"] * ("worker" in tracer.functions)
+    with contextlib.suppress(Enough), contextlib.redirect_stdout(None), tracer:
+        status = module.main([*argv, "--no-save"])
+        if not status and tracer.step < first:
+            raise envs.BadInput(f"--show {first}:{last}: the run ended at step {tracer.step}")
+        return status
+    runs.say("ended here; nothing is saved")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

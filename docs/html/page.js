@@ -54,7 +54,7 @@ function render() {
   $(".time input").value = at;
   $(".time output").textContent = `${at + 1}/${STOPS.length} · ${title}${later ? ` · ${later.toLocaleString("en")} ${RUN.settings.env ? "step" : "update"}${later > 1 ? "s" : ""} later` : ""}`;
   $(".time input").setAttribute("aria-valuetext", $(".time output").textContent);
-  const svg = $(".spark svg"), x = 44 + 250 * Math.min(1, stop.step / RUN.spark.lines[0].points.at(-1)[0]);
+  const svg = $(".spark svg"), x = 44 + 250 * Math.min(1, stop.step / RUN.spark.lines[0].at(-1)[0]);
   const you = svg.querySelector(".you") ?? svg.appendChild(document.createElementNS(svg.namespaceURI, "path"));
   you.setAttribute("class", "you");
   you.setAttribute("d", `M${x} 5V112`);
