@@ -88,7 +88,7 @@ def train(
     trunk=None,  # for images: a function that makes the first layers (common/pixels.py)
     on_episode=None,  # called with (episode_return, length, step); may return True to stop
 ) -> tuple[nn.Module, nn.Module, list[float]]:
-    """Train on Discrete or Box actions; returns policy, V and the list of episode returns."""
+    """Train on Discrete or Box actions; returns policy, V (both of batches) and the returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # a second thread only costs time in small networks
     # SameStep: where an episode ends, the next one begins in the same call of step().
