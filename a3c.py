@@ -97,15 +97,15 @@ def worker(
     torch.set_num_threads(1)  # one core for each worker
     torch.manual_seed(seed + 1000 * rank)  # each worker draws other actions and sees other states
     env = make_env()
+    # [1] Initialize thread step counter t <- 1
+    # t counts this worker's steps, T (shared.T) those of all.
+    t = 1
+    # Now theta' and theta'_v, which [4] fills in.
     policy = Policy(env.observation_space.shape, env.action_space, hidden, trunk)
     V = Value(env.observation_space.shape, hidden, trunk)
     parameters = [*policy.parameters(), *V.parameters()]
     reward_scale = max(1 - gamma, 1e-3) if scale_rewards else 1.0  # beyond the slide
     done = True  # so [6] begins an episode
-
-    # [1] Initialize thread step counter t <- 1
-    # t counts this worker's steps, T (shared.T) those of all.
-    t = 1
     # [2] repeat
     while True:
         # [3] Reset gradients: d theta <- 0 and d theta_v <- 0

@@ -7,12 +7,13 @@ value" R + gamma max_a Q_phi(s',a), and could borrow its tricks, such as replay.
 extremely hard to converge", says the slide: the critic's errors mislead the actor, and the critic
 sees only the states and actions that the actor chooses.
 
-Pseudocode ([1] and [2] are the slide's update rules; [a] to [d] are the usual loop around them)
+Pseudocode ([1] and [2] are the slide's update rules; [a] to [e] are the usual loop around them)
 
-    [a] for t = 1, 2, ... do
-    [b]     Choose a_t from pi_theta(.|s_t)
-    [c]     Take action a_t, observe R_{t+1}, s_{t+1}
-    [d]     Set the "real value" y_t = R_{t+1} + gamma max_a Q_phi(s_{t+1},a)
+    [a] Initialize actor pi_theta and critic Q_phi with random weights
+    [b] for t = 1, 2, ... do
+    [c]     Choose a_t from pi_theta(.|s_t)
+    [d]     Take action a_t, observe R_{t+1}, s_{t+1}
+    [e]     Set the "real value" y_t = R_{t+1} + gamma max_a Q_phi(s_{t+1},a)
     [1]     Actor update: Delta theta = alpha Q_phi(s_t,a_t) grad_theta log pi_theta(a_t|s_t)
     [2]     Critic update:
             Delta phi = beta grad_phi (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
@@ -79,12 +80,15 @@ def train(
     """Train on Discrete actions; returns actor, critic and the list of episode returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # a second thread only costs time in small networks
+    # SameStep: where an episode ends, the next one begins in the same call of step().
     envs = gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode="SameStep")
     space = envs.single_observation_space
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
-    actor = Network(space.shape, envs.single_action_space.n, hidden, trunk)  # logits of pi_theta
+    # [a] Initialize actor pi_theta and critic Q_phi with random weights
+    # Both give a number for each action: the actor's are logits, the critic's values.
+    actor = Network(space.shape, envs.single_action_space.n, hidden, trunk)
     actor[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
-    critic = Network(space.shape, envs.single_action_space.n, hidden, trunk)  # Q_phi
+    critic = Network(space.shape, envs.single_action_space.n, hidden, trunk)
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
     Optimizer = torch.optim.Adam if adam else torch.optim.SGD
     optimizer = Optimizer(groups, fused=True)
@@ -92,17 +96,16 @@ def train(
     episode_return = np.zeros(n_envs)
     length = np.zeros(n_envs, int)
     returns = []
-    # [a] for t = 1, 2, ... do
+    # [b] for t = 1, 2, ... do
     # Learning does not wait for the end of an episode. Each pass is one step of all N actors.
     for step in range(n_envs, steps + 1, n_envs):
-        # [b] Choose a_t from pi_theta(.|s_t) (vectorised over actors)
+        # [c] Choose a_t from pi_theta(.|s_t) (vectorised over actors)
         # A sample, not the most likely action: the randomness of pi is the exploration.
         s = torch.as_tensor(state)
         log_probs = actor(s).log_softmax(dim=1)  # (N, n_actions), with the gradient for [1]
         a = log_probs.detach().exp().multinomial(1)  # (N, 1)
-        # [c] Take action a_t, observe R_{t+1}, s_{t+1} (vectorised over actors)
-        # terminated: s_{t+1} is terminal. truncated: a time limit ended the episode. SameStep: the
-        # same call begins the next one.
+        # [d] Take action a_t, observe R_{t+1}, s_{t+1} (vectorised over actors)
+        # terminated: s_{t+1} is terminal. truncated: a time limit ended the episode.
         state, reward, terminated, truncated, info = envs.step(a.squeeze(1).cpu().numpy())
         episode_return += reward
         length += 1
@@ -115,7 +118,7 @@ def train(
                 return actor, critic, returns
             episode_return[i] = 0.0
             length[i] = 0
-        # [d] Set the "real value" y_t = R_{t+1} + gamma max_a Q_phi(s_{t+1},a)
+        # [e] Set the "real value" y_t = R_{t+1} + gamma max_a Q_phi(s_{t+1},a)
         #   (vectorised over actors)
         # no_grad: y is a constant, (N,). 1 - terminated is 0 for a terminal s_{t+1}.
         with torch.no_grad():

@@ -6,28 +6,29 @@ each advantage A_t by how much more likely the action has become, pi_theta / pi_
 subtracts a penalty for the divergence KL[pi_theta_old, pi_theta]. Each batch is used many times,
 and the policy stays near the one that collected it.
 
-Pseudocode ([1] is the slide's objective; [a] to [g] are the loop around it; Schulman et al., 2017)
+Pseudocode ([1] is the slide's objective; [a] to [h] are the loop around it; Schulman et al., 2017)
 
-    [a] for iteration = 1, 2, ... do
-    [b]     for actor = 1, 2, ..., N do
-    [c]         Run policy pi_theta_old in environment for T timesteps
-    [d]         Compute advantage estimates A_1, ..., A_T (GAE, lambda)
-    [e]     Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
+    [a] Initialize policy pi_theta, theta_old = theta, and value function V
+    [b] for iteration = 1, 2, ... do
+    [c]     for actor = 1, 2, ..., N do
+    [d]         Run policy pi_theta_old in environment for T timesteps
+    [e]         Compute advantage estimates A_1, ..., A_T (GAE, lambda)
+    [f]     Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
     [1]         maximize over theta: E_t[ pi_theta(a_t|s_t) / pi_theta_old(a_t|s_t) * A_t
                 - beta KL[pi_theta_old(.|s_t), pi_theta(.|s_t)] ]
-    [f]     d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
-    [g]     theta_old <- theta
+    [g]     d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
+    [h]     theta_old <- theta
 
 Where the slide is loose: it gives the objective [1] only. The KL compares theta with theta_old, the
 policy that collected the batch (in rlhf.py another KL keeps it near the supervised policy). A time
-limit is not terminal: [d] takes V of the state where it cut the episode.
+limit is not terminal: [e] takes V of the state where it cut the episode.
 
 Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
 
     Normalised states (off: --no-normalize-states). The mean of all states so far is subtracted, and
         they are divided by a standard deviation (its square is the mean of the iterations'
-        variances), so all components count alike. Both change once an iteration, between [c] and
-        [d]: a_t is chosen with the old ones, pi_theta_old in [1] and [f] reads the new ones. They
+        variances), so all components count alike. Both change once an iteration, between [d] and
+        [e]: a_t is chosen with the old ones, pi_theta_old in [1] and [g] reads the new ones. They
         are saved with the networks. Images stay as they are.
     Normalised rewards (off: --no-normalize-rewards). Rewards are divided by the standard deviation
         of all discounted sums so far, each from a step to the end of its episode or iteration, so V
@@ -91,7 +92,9 @@ def train(
     """Train on Discrete or Box actions; returns policy, V (both of batches) and the returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # a second thread only costs time in small networks
-    # SameStep: where an episode ends, the next one begins in the same call of step().
+    # [a] Initialize policy pi_theta, theta_old = theta, and value function V
+    # V learns what return follows a state: [e] needs it. SameStep: where an episode ends, the next
+    # one begins in the same call of step().
     envs = gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode="SameStep")
     space = envs.single_observation_space
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
@@ -108,17 +111,17 @@ def train(
     episode_return, length = np.zeros((2, n_envs))
     returns = []
 
-    # [a] for iteration = 1, 2, ... do
+    # [b] for iteration = 1, 2, ... do
     # It collects NT samples, learns from them K times, and throws them away.
     for step in range(0, steps, n_envs * horizon):
         optimizer.param_groups[0]["lr"] = alpha * (1 - step / steps)  # beyond the slide
-        # [b] for actor = 1, 2, ..., N do (vectorised over actors)
+        # [c] for actor = 1, 2, ..., N do (vectorised over actors)
         # One call of envs.step() moves all N: a row for each timestep, a column for each actor.
         states, next_states = np.zeros((2, horizon, *state.shape), state.dtype)  # each (T, N, ...)
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)  # each (T, N)
         actions = []
-        # [c] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
-        # theta_old stays as it is until [g].
+        # [d] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
+        # theta_old stays as it is until [h].
         for t in range(horizon):
             actions.append(policy_old(torch.as_tensor(state)).sample())  # it needs no gradient
             states[t] = state
@@ -141,11 +144,11 @@ def train(
         if normalize_rewards:  # beyond the slide; V = 0 and lambda = 1: gae() gives the sums
             sums.update(gae(rewards, 0.0, 0.0, terminated, done, gamma, 1.0).flatten())
             rewards /= np.sqrt(sums.var)
-        # [d] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
+        # [e] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
         # Constants for [1]. V sees all states in one call: (NT,) -> (T, N).
         values, next_values = (V(x).numpy(force=True).reshape(done.shape) for x in (s, s_next))
         A = gae(rewards, values, next_values, terminated, done, gamma, gae_lambda)
-        # [e] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
+        # [f] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
         # Actors and timesteps no longer matter: (T, N) -> (NT,), in the order of s. Each epoch
         # shuffles them: neighbours in time are alike.
         a = torch.cat(actions)
@@ -167,14 +170,14 @@ def train(
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        # [f] d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
+        # [g] d = E_t[KL]; d < d_targ/1.5: beta <- beta/2; d > 1.5 d_targ: beta <- 2 beta
         # d large: the policy moved too far from the one that collected the samples; beta grows.
         d = kl_divergence(policy_old(s), policy(s)).mean().item()
         if d < d_targ / 1.5:
             beta /= 2
         elif d > 1.5 * d_targ:
             beta *= 2
-        # [g] theta_old <- theta
+        # [h] theta_old <- theta
         # The next batch is collected with the new policy.
         policy_old.load_state_dict(policy.state_dict())
     return policy, V, returns

@@ -352,7 +352,7 @@ def test_reinforce_step(recorders, actions, baseline, adam, gamma, factor):
     [(True, True, 3, True), (False, False, 1, False), (False, True, 3, True)],
 )
 def test_actor_critic_step(recorders, expected, advantage, n, adam):
-    """[d], [1] and [2], actor by actor, whose episodes end at different steps."""
+    """[e], [1] and [2], actor by actor, whose episodes end at different steps."""
     lengths = itertools.cycle((3, 4, 5))
     options = dict(steps=12 * n, n_envs=n, gamma=0.9, alpha=0.02, beta=0.03, adam=adam)
     options |= dict(expected=expected, advantage=advantage)
@@ -535,7 +535,7 @@ def test_gae(script, kind):
 
 
 def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
-    """Check each step of a training by the formulas [d] to [f]; returns all d and beta."""
+    """Check each step of a training by the formulas [e] to [g]; returns all d and beta."""
     space, T, K = made[0].action_space, options["horizon"], options["epochs"]
     policy, old, V = ppo.Policy((3,), space, 8), ppo.Policy((3,), space, 8), ppo.Value((3,), 8)
     means, variances, sums, beta, betas, ds = [], [], [], 1.0, [], []
