@@ -100,7 +100,8 @@ def worker(
     # [1] Initialize thread step counter t <- 1
     # t counts this worker's steps, T (shared.T) those of all.
     t = 1
-    # Now theta' and theta'_v, which [4] fills in.
+
+    # This worker's environment and networks: theta' and theta'_v, which [4] fills in.
     policy = Policy(env.observation_space.shape, env.action_space, hidden, trunk)
     V = Value(env.observation_space.shape, hidden, trunk)
     parameters = [*policy.parameters(), *V.parameters()]

@@ -89,6 +89,7 @@ def train(
     actor = Network(space.shape, envs.single_action_space.n, hidden, trunk)
     actor[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
     critic = Network(space.shape, envs.single_action_space.n, hidden, trunk)
+
     groups = [dict(params=actor.parameters(), lr=alpha), dict(params=critic.parameters(), lr=beta)]
     Optimizer = torch.optim.Adam if adam else torch.optim.SGD
     optimizer = Optimizer(groups, fused=True)

@@ -105,6 +105,7 @@ def train(
     policy = nn.Sequential(standard, Policy(space.shape, envs.single_action_space, hidden, trunk))
     policy_old = nn.Sequential(standard, copy.deepcopy(policy[1]).requires_grad_(False))
     V = nn.Sequential(standard, Value(space.shape, hidden, trunk))
+
     optimizer = torch.optim.Adam([*policy.parameters(), *V.parameters()], lr=alpha, fused=True)
     sums = gym.wrappers.utils.RunningMeanStd()  # of the discounted sums of rewards
     state, _ = envs.reset(seed=seed)  # (N, n_features), from N different seeds
