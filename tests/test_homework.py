@@ -48,7 +48,7 @@ def test_mistakes_are_caught_and_named(script, at):
 SAYS = {
     ("12", "amax(dim=1)", "amax(dim=1, keepdim=True)"): "has the shape (6, 6), should have (6,)",
     ("12", "with torch.no_grad()", "if True"): "y.requires_grad is True, should be False",
-    ("12", "next_value = ", "next_value = undefined + "): "NameError: name 'undefined'",
+    ("12", "next_value = ", "next_value = undefined + "): "defined in: next_value = undefined + ",
     ("12", "y = reward_j +", "y = 2 * reward_j +"): "reward_j[",
     ("5", "not done and step", "step"): "after it comes [6], should come [4]",
     (
@@ -87,12 +87,12 @@ def test_whatever_is_handed_in(tmp_path, capsys):
     (tmp_path / "b_dqn.py").write_text("def train(:\n# [9] Set s_{t+1} = s_t, a_t, x_{t+1} and pre")
     (tmp_path / "c.py").write_text(source.replace("* (1 - terminated_j)", ""))
     files = "check a.py b_dqn.py c.py --lines 9,10,11,12,13 --csv t.csv --gradescope g.json".split()
-    assert homework.main([*files, "--timeout", "20", "--against", str(DQN)]) == 1
+    assert homework.main([*files, "--timeout", "12", "--against", str(DQN)]) == 1
     with open("t.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 15 == len(json.load(open("g.json"))["tests"])
     says = [row["says"] for row in table]
-    assert says[0][:9] == says[1][:9] == "no answer" and says[4] == ""
+    assert says[0].startswith("no answer") and says[1].startswith("Python ended") and not says[4]
     assert "is missing" in says[2] and "SystemExit" in says[3]
     assert all(text.startswith("SyntaxError") and "line 1" in text for text in says[5:10])
     assert [row["points"] for row in table[10:]] == ["1", "1", "1", "0", "1"]

@@ -15,6 +15,7 @@ import contextlib
 import csv
 import functools
 import json
+import linecache
 import multiprocessing
 import os
 import random
@@ -22,7 +23,7 @@ import re
 import tempfile
 import textwrap
 import tomllib
-import zlib
+import traceback
 from pathlib import Path
 
 import gymnasium as gym
@@ -177,8 +178,16 @@ def program(source: str, tags: frozenset, student: str = "") -> tuple:
             lines[tag.row - 1] = f"{space}__probe__({tag.tag!r}, locals())"
     calls = lambda n: not isinstance(n, DEFINITIONS) and "train(" in ast.unparse(n)
     nodes = [node for node in ast.parse(student).body if not calls(node)]
-    trees = *(ast.Module([node], []) for node in nodes), ast.parse("\n".join(lines))
-    return tuple(compile(tree, "<script>", "exec") for tree in trees)
+    codes = [compile(ast.Module([node], []), listed(student), "exec") for node in nodes]
+    script = "\n".join(lines) + "\n"
+    return *codes, compile(script, listed(script), "exec")
+
+
+def listed(source: str) -> str:
+    """A file name under which an error finds its statement."""
+    name = f"<script {hash(source)}>"
+    linecache.cache[name] = len(source), None, source.splitlines(True), name
+    return name
 
 
 def run(codes: tuple, setting: tuple, until=None, salt=None) -> list[tuple[str, dict]]:
@@ -204,9 +213,10 @@ def run(codes: tuple, setting: tuple, until=None, salt=None) -> list[tuple[str, 
         envs = [x for x in known if isinstance(x, (gym.Env, gym.vector.VectorEnv))]
         known += [env.action_space.np_random for env in envs]
         generators = [x.bit_generator for x in known if isinstance(x, np.random.Generator)]
-        states = torch.get_rng_state().sum(), np.random.get_state()[1:3], random.getstate()[1]
-        drawn = zlib.crc32(repr([*states, *[g.state for g in generators]]).encode())
-        add(tag, values | {"drawn": str(drawn)})
+        key, place = np.random.get_state()[1:3]
+        states = torch.get_rng_state().sum().item(), key.sum(), hash(random.getstate()[1]), place
+        drawn = str([*states, *[g.state for g in generators]])
+        add(tag, values | {"drawn": drawn})
         visits[tag] = visits.get(tag, 0) + 1
         random.seed(f"{seed} {tag} {visits[tag]} {salt[1] if salt and len(log) > salt[0] else ''}")
         number = random.getrandbits(32)
@@ -232,7 +242,10 @@ def run(codes: tuple, setting: tuple, until=None, salt=None) -> list[tuple[str, 
             add("the end", {"what is returned": names["train"](given, seed=seed)})
         except (Exception, SystemExit) as error:
             says = (str(error) or "no message").splitlines()[0]
-            add("an error", dict(says=f"{type(error).__name__}: {says}"))
+            frames = traceback.extract_tb(error.__traceback__)
+            where = [f.line for f in frames if f.filename.startswith("<script")][-1:]
+            values = dict(says=f"{type(error).__name__}: {says}", where=f" in: {' '.join(where)}")
+            add("an error", values)
     return log
 
 
@@ -308,7 +321,8 @@ def difference(right: tuple[str, dict], other: tuple[str, dict], free: set[str])
     """In what an entry of a log differs from the right one; "" if in nothing. `free` names may."""
     (tag, values), (came, others) = right, other
     if came == "an error":
-        return others["says"] if values.get("says") != others["says"] else ""
+        same = values.get("says") == others["says"]
+        return "" if same else others["says"] + others["where"]
     if tag != came:
         return f"after it comes [{came}], should come [{tag}]"
     names = [name for name in values if name in others and counts(name, free)]
@@ -438,8 +452,8 @@ def source_of(path: Path) -> str:
     return source
 
 
-def start(folder: str) -> None:
-    """Begin a process for a student's code."""
+def work(sender, folder: str, against: Path, source: str, at: str, seed: int) -> None:
+    """judge(), in a process of its own, which sends what it says."""
     for stream in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), stream)
     os.chdir(folder)
@@ -447,23 +461,28 @@ def start(folder: str) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))  # bytes
-
-
-def work(against: Path, source: str, at: str, seed: int) -> str:
-    """judge(), in such a process."""
-    return judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed)
+    try:
+        says = judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed)
+    except Exception as error:  # not Python, for instance
+        says = f"{type(error).__name__}: {error}"
+    sender.send(says)
 
 
 def answer(against: Path, source: str, at: str, seed: int = 0, timeout: float = 60) -> str:
-    """judge(), in a process of its own; what hangs or crashes costs this line only."""
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.Pool(1, start, [folder]) as pool:
+    """judge() for a student's code; what hangs or crashes costs this line only."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory() as folder:
+        given = sender, folder, against.resolve(), source, at, seed
+        process = multiprocessing.Process(target=work, args=given)
+        process.start()
+        sender.close()
         try:
-            given = against.resolve(), source, at, seed
-            return pool.apply_async(work, given).get(timeout)
-        except multiprocessing.TimeoutError:
-            return "no answer in time: an endless loop, or a crash?"
-        except Exception as error:  # not Python, for instance
-            return f"{type(error).__name__}: {error}"
+            return receiver.recv() if receiver.poll(timeout) else "no answer in time: endless?"
+        except EOFError:
+            return "Python ended: a crash, or exit()?"
+        finally:
+            process.kill()
+            process.join()
 
 
 def check(flags) -> int:
