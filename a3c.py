@@ -1,10 +1,10 @@
 """Asynchronous advantage actor-critic (A3C). Lecture part 5, "A3C".
 
 "Actors in parallel": several workers, each with its own copy of the environment, learn at the same
-time. Each plays a few steps, compares the return R that followed with the value V(s) that it
-expected, and makes actions that did better than expected more likely, and the others less likely.
-Then it updates the shared parameters, without waiting for the others. The workers see different
-states, so their data are less correlated: this replaces the experience replay of DQN.
+time. Each plays a few steps and compares the return R that followed with the value V(s) that it
+expected: actions that did better become more likely, the others less likely. Then it updates the
+shared parameters, without waiting for the others. The workers see different states, so their data
+are less correlated: this replaces the experience replay of DQN.
 
 Pseudocode (Mnih et al., 2016, Algorithm S3, for each actor-learner thread; here each is a process)
 
@@ -35,9 +35,9 @@ Where the slide is loose: theta, theta_v and the counter T, which begins at 0, a
 workers; theta' and theta'_v belong to one worker, which acts and computes gradients with them, but
 never updates them. theta climbs [16], theta_v descends [17], and in [16] the advantage R - V is a
 constant. With n workers T passes T_max by up to n t_max, since each looks at T once an update. A
-time limit also ends the episode at [12], but its last state is not terminal: [13] takes V there.
+time limit ends an episode, too, but its last state is not terminal: [13] takes V there.
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
+Beyond the slide (--literal, see LITERAL below, turns off all that has a flag)
 
     Scaled rewards (off: --no-scale-rewards). Rewards are multiplied by 1 - gamma, at least 0.001. R
         then is at most as large as the largest reward (gamma up to 0.999), small enough for a new V
@@ -101,7 +101,7 @@ def worker(
     # t counts this worker's steps, T (shared.T) those of all.
     t = 1
 
-    # This worker's environment and networks: theta' and theta'_v, which [4] fills in.
+    # This worker's networks; their weights are theta' and theta'_v, which [4] sets.
     policy = Policy(env.observation_space.shape, env.action_space, hidden, trunk)
     V = Value(env.observation_space.shape, hidden, trunk)
     parameters = [*policy.parameters(), *V.parameters()]
@@ -110,7 +110,7 @@ def worker(
     # [2] repeat
     while True:
         # [3] Reset gradients: d theta <- 0 and d theta_v <- 0
-        # backward() adds to the gradients: old ones would be applied again.
+        # backward() adds to the gradients: old ones would be applied again. None counts as 0.
         for p in parameters:
             p.grad = None
         # [4] Synchronize thread-specific parameters theta' = theta and theta'_v = theta_v
@@ -122,7 +122,7 @@ def worker(
         # [6] Get state s_t
         # It is the new state of the last step, or the first of another episode.
         if done:
-            state, _ = env.reset(seed=seed + 1000 * rank if t == 1 else None)
+            state, _ = env.reset(seed=seed + 1000 * rank if t == 1 else None)  # seeded once
             episode_return = 0.0
             length = 0
         states = [state]
@@ -160,7 +160,7 @@ def worker(
         s = torch.as_tensor(np.stack(states))  # (t - t_start + 1, n_features), with the last state
         values = V(s)
         R = 0.0 if terminated else values[-1].item()
-        target = np.zeros(len(rewards), np.float32)
+        target = np.zeros(len(rewards), np.float32)  # the R of each step i, filled at [15]
         # [14] for i in {t-1, ..., t_start} do
         # Backwards, so that R is the return from step i on. Python counts from 0, not t_start.
         for i in reversed(range(t - t_start)):
@@ -170,7 +170,7 @@ def worker(
         # [16] Accumulate gradients wrt theta':
         #   d theta <- d theta + grad_theta' log pi(a_i|s_i; theta') (R - V(s_i; theta'_v))
         #   (vectorised over i)
-        # Minus: theta climbs, the update below descends. detach: the advantage is a constant.
+        # Minus: [18] descends, [16] climbs. detach: the advantage is a constant.
         a = torch.as_tensor(np.stack(actions))
         advantage = torch.as_tensor(target) - values[:-1]  # R - V(s_i; theta'_v), (t - t_start,)
         policy_loss = -(policy(s[:-1]).log_prob(a) * advantage.detach()).sum()
@@ -183,9 +183,10 @@ def worker(
             raise FloatingPointError(f"loss {loss:g} at step {shared.T}: lower alpha")
         loss.backward()
         # [18] Perform asynchronous update of theta using d theta and of theta_v using d theta_v
-        # No lock: if two workers write the same number at once, one change is lost.
+        # No lock: if two workers write the same number at once, one change is lost. The step size
+        # falls from alpha at T = 0 to 0 at T = T_max, and stays 0.
         d_theta = parameters_to_vector([p.grad for p in parameters])
-        shared.adam(d_theta, np.interp(shared.T, [0, steps], [alpha, 0]), rank)  # alpha falls to 0
+        shared.adam(d_theta, np.interp(shared.T, [0, steps], [alpha, 0]), rank)
         if done:
             report((episode_return, length))
         # [19] until T > T_max
@@ -245,8 +246,8 @@ class Shared:
 
     def __init__(self, theta: torch.Tensor, workers: int):
         self.theta = theta.clone().share_memory_()
-        self.m, self.v = torch.zeros(2, len(theta)).share_memory_()
-        # A place for each worker; the last one of counts lets train() end them.
+        self.m, self.v = torch.zeros(2, len(theta)).share_memory_()  # Adam's running means
+        # A place for each worker, and a last one: with that of counts train() ends all workers.
         self.counts, self.updates = torch.zeros(2, workers + 1, dtype=torch.int64).share_memory_()
 
     @property
@@ -257,9 +258,10 @@ class Shared:
     def adam(self, d_theta: torch.Tensor, alpha: float, rank: int) -> None:
         """One step of Adam (Kingma & Ba, 2015, Algorithm 1); all workers share its means."""
         self.updates[rank] += 1
-        n = self.updates.sum().item()
-        self.m.lerp_(d_theta, 0.1)  # m <- 0.9 m + 0.1 d_theta: the mean of the gradients
+        n = self.updates.sum().item()  # updates so far, of all workers
+        self.m.lerp_(d_theta, 0.1)  # m <- 0.9 m + 0.1 d_theta: running mean of the gradients
         self.v.lerp_(d_theta.square(), 0.001)  # v <- 0.999 v + 0.001 d_theta^2: of their squares
+        # theta <- theta - alpha m / (1 - 0.9^n) / size; the powers correct that m and v began at 0
         size = (self.v / (1 - 0.999**n)).sqrt_().add_(1e-8)
         self.theta.addcdiv_(self.m, size, value=-alpha / (1 - 0.9**n))
 
@@ -267,11 +269,12 @@ class Shared:
 def in_processes(workers: int, report, settings: dict) -> None:
     """worker() in several processes; their episodes come through a queue. If one fails, all end."""
     method = mp.get_start_method()
+    # Only forked processes know what a notebook defines; others import worker() from a file.
     if method != "fork" and not hasattr(sys.modules[worker.__module__], "__file__"):
         raise RuntimeError("save this script as a3c.py and import it, or take workers=1")
     episodes = mp.get_context(method).SimpleQueue()
-    start = functools.partial(worker, report=episodes.put, **settings)
-    processes = mp.start_processes(start, (), workers, False, daemon=True, start_method=method)
+    start = functools.partial(worker, report=episodes.put, **settings)  # start(rank)
+    processes = mp.start_processes(start, (), workers, join=False, daemon=True, start_method=method)
     running = True
     while running:
         running = not processes.join(timeout=0.05)
@@ -288,7 +291,7 @@ class Policy(nn.Module):
         n = gym.spaces.flatdim(actions)  # a logit for each action, or a mean for each component
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
-        # Box actions: the logarithm of each component's standard deviation, equal in all states.
+        # Only Box actions have a shape. log_std: of each component, the same in all states.
         self.log_std = nn.Parameter(torch.full((n,), n**-0.5).log()) if actions.shape else None
 
     def forward(self, states: torch.Tensor) -> Distribution:

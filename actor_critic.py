@@ -20,15 +20,15 @@ Pseudocode ([1] and [2] are the slide's update rules; [a] to [e] are the usual l
 
 Where the slide is loose: [2] is meant as descent on the squared error (the written sign climbs),
 with the "real value" as a constant: the gradient flows through Q_phi(s_t,a_t) only. Nothing follows
-a terminal s_{t+1}, so y_t = R_{t+1} there. A time limit ends an episode, too, but its last
-state is not terminal: the task would have gone on. Both updates are computed from the same theta
-and phi, so their order does not matter.
+a terminal s_{t+1}, so y_t = R_{t+1} there. A time limit ends an episode, too, but its last state is
+not terminal: the task would have gone on, so y_t includes its value. Both updates are computed from
+the same theta and phi, so their order does not matter.
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
+Beyond the slide (--literal, see LITERAL below, turns off all that has a flag and adapts constants)
 
     Expected value (off: --no-expected) instead of the max: y_t = R_{t+1} + gamma sum_a
         pi(a|s_{t+1}) Q_phi(s_{t+1},a). With the max the critic estimates Q*, the values of the
-        optimal policy, where [1] needs Q_pi, those of the actor's policy.
+        optimal policy, but [1] needs Q_pi, those of the actor's policy.
     Advantage (off: --no-advantage). The weight in [1] is y_t minus the mean of Q_phi under pi: an
         action that did worse than the policy's mean becomes less likely. With Q_phi as the weight
         and positive rewards every action taken becomes more likely.
@@ -80,7 +80,6 @@ def train(
     """Train on Discrete actions; returns actor, critic and the list of episode returns."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # a second thread only costs time in small networks
-    # SameStep: where an episode ends, the next one begins in the same call of step().
     envs = gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode="SameStep")
     space = envs.single_observation_space
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
@@ -98,15 +97,17 @@ def train(
     length = np.zeros(n_envs, int)
     returns = []
     # [b] for t = 1, 2, ... do
-    # Learning does not wait for the end of an episode. Each pass is one step of all N actors.
+    # Learning does not wait for the end of an episode. Each pass is one step of all N actors, so
+    # `step`, which counts them all, grows by N.
     for step in range(n_envs, steps + 1, n_envs):
         # [c] Choose a_t from pi_theta(.|s_t) (vectorised over actors)
         # A sample, not the most likely action: the randomness of pi is the exploration.
         s = torch.as_tensor(state)
         log_probs = actor(s).log_softmax(dim=1)  # (N, n_actions), with the gradient for [1]
-        a = log_probs.detach().exp().multinomial(1)  # (N, 1)
+        a = log_probs.detach().exp().multinomial(1)  # (N, 1), drawn with the probabilities pi
         # [d] Take action a_t, observe R_{t+1}, s_{t+1} (vectorised over actors)
-        # terminated: s_{t+1} is terminal. truncated: a time limit ended the episode.
+        # terminated: s_{t+1} is terminal. truncated: a time limit ended the episode. SameStep: the
+        # same call begins the next one.
         state, reward, terminated, truncated, info = envs.step(a.squeeze(1).cpu().numpy())
         episode_return += reward
         length += 1
@@ -115,7 +116,6 @@ def train(
             next_state[i] = info["final_obs"][i]  # state[i] begins another episode
             returns.append(float(episode_return[i]))
             if on_episode and on_episode(returns[-1], int(length[i]), step):
-                envs.close()
                 return actor, critic, returns
             episode_return[i] = 0.0
             length[i] = 0
@@ -133,13 +133,13 @@ def train(
         # [1] Actor update: Delta theta = alpha Q_phi(s_t,a_t) grad_theta log pi_theta(a_t|s_t)
         #   (vectorised over actors)
         # Minus: the optimiser descends, [1] climbs. Both updates are carried out below [2].
+        log_pi = log_probs.gather(1, a).squeeze(1)  # log pi_theta(a_t|s_t), (N,)
         Q = critic(s)  # (N, n_actions)
         Q_t = Q.gather(1, a).squeeze(1)  # Q_phi(s_t,a_t), (N,)
         if advantage:  # beyond the slide: y_t minus the mean under pi
             weight = y - (log_probs.exp() * Q).sum(dim=1)
         else:
             weight = Q_t
-        log_pi = log_probs.gather(1, a).squeeze(1)  # log pi_theta(a_t|s_t), (N,)
         actor_loss = -(weight.detach() * log_pi).mean()  # detach: the weight is a constant
         # [2] Critic update:
         #   Delta phi = beta grad_phi (R_{t+1} + gamma max_a Q_phi(s_{t+1},a) - Q_phi(s_t,a_t))^2
@@ -152,7 +152,6 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    envs.close()
     return actor, critic, returns
 
 

@@ -2,11 +2,11 @@
 
 DQN takes a max over actions, but "how to take max on continuous actions?", asks the lecture. Here a
 second network, the actor mu(s), learns to output the best action. It is deterministic, which
-removes the expectation over actions: Q(s,a) = E[r + gamma Q(s', mu(s'))]; DQN is the case mu(s) =
-argmax_a Q(s,a). The critic Q is trained as in DQN, but its targets come from slow copies of both
-networks, Q' and mu': a target that moves with Q itself makes learning unstable. The actor climbs
-the critic: grad_a Q says in which direction the action should move, and the chain rule carries that
-on to the actor's weights.
+removes the expectation over actions: Q(s_t,a_t) = E[r_t + gamma Q(s_{t+1}, mu(s_{t+1}))]. DQN is
+the case mu(s) = argmax_a Q(s,a). The critic Q is trained as in DQN, but its targets come from slow
+copies of both networks, Q' and mu': a target that moves with Q itself makes learning unstable. The
+actor climbs the critic: grad_a Q says in which direction the action should move, and the chain rule
+carries that on to the actor's weights.
 
 Pseudocode (Lillicrap et al., 2015, Algorithm 1)
 
@@ -31,13 +31,14 @@ Pseudocode (Lillicrap et al., 2015, Algorithm 1)
                 theta^mu' <- tau theta^mu + (1-tau) theta^mu'
 
 Where the slide is loose: [12] has no terminal case. No reward follows a terminal state, so there
-y_i = r_i, as in DQN. mu(s_t) + N_t may lie outside of the action space: it is clipped, as in the
-slide's demo. N is the noise in [5] and the size of the minibatch in [11]. The box leaves the noise
-open: here it is the paper's Ornstein-Uhlenbeck process (its theta = 0.15, but sigma = 0.1 instead
-of 0.2); the slide's demo takes independent Gaussian noise with a falling standard deviation (and
-reward / 10).
+y_i = r_i, as in DQN. A time limit ends an episode, too, but its last state is not terminal: the
+task would have gone on, so y_i includes its value. mu(s_t) + N_t may lie outside of the action
+space: it is clipped, as in the slide's demo. N is the noise in [5] and the size of the minibatch in
+[11]. The box leaves the noise open: here it is the paper's Ornstein-Uhlenbeck process (its theta =
+0.15, but sigma = 0.1 instead of 0.2); the slide's demo takes independent Gaussian noise with a
+falling standard deviation (and divides the reward by 10).
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
+Beyond the slide (--literal, see LITERAL below, turns off all that has a flag)
 
     Warm-up (off: --warmup 0). At first the actions are random, and nothing is learned, so R holds
         actions from all over the space before the actor settles on some of them.
@@ -103,10 +104,10 @@ def train(
     # They begin as exact copies; [15] lets them follow slowly.
     target_critic = copy.deepcopy(critic)
     target_actor = copy.deepcopy(actor)
-    theta = [*critic.parameters(), *actor.parameters()]
+    theta = [*critic.parameters(), *actor.parameters()]  # theta^Q and theta^mu, for [15]
     theta_target = [*target_critic.parameters(), *target_actor.parameters()]
     # [3] Initialize replay buffer R
-    # The last transitions: when R is full, a new one replaces the oldest.
+    # It keeps the last `memory` transitions: in a full memory a new one replaces the oldest.
     R = ReplayMemory(memory)
 
     returns = []
@@ -127,9 +128,9 @@ def train(
             step += 1
             # [8] Select action a_t = mu(s_t|theta^mu) + N_t according to the current policy
             #   and exploration noise
-            # Without N_t, R holds the actor's own actions only, and Q cannot tell which others are
-            # better. Clipped, so that R holds what is carried out.
-            noise = N.sample()  # N_t
+            # Without N_t, R would hold the actor's own actions only, and Q could not tell which
+            # others are better. Clipped: R holds the action that is carried out.
+            noise = N.sample()  # N_t; in the warm-up it is drawn, but not used
             if step > warmup:
                 with torch.inference_mode():
                     action = actor(torch.as_tensor(state)).numpy() + noise
@@ -143,8 +144,7 @@ def train(
             episode_return += reward
             length += 1
             # [10] Store transition (s_t, a_t, r_t, s_{t+1}) in R
-            # `terminated` is kept for [12]. A time limit is not terminal: the task would have gone
-            # on.
+            # `terminated` is kept for [12]: a time limit is not terminal.
             R.store(state, action, reward, next_state, terminated)
             state = next_state
             if step <= warmup:  # beyond the slide
@@ -169,8 +169,8 @@ def train(
             critic_optimizer.step()
             # [14] Update the actor policy using the sampled policy gradient: grad_theta^mu J ~
             #   1/N sum_i grad_a Q(s,a|theta^Q)|s=s_i,a=mu(s_i) grad_theta^mu mu(s|theta^mu)|s_i
-            # Autograd applies the chain rule from Q through a = mu(s_i) to theta^mu; inputs: the
-            # critic gets no gradient. Minus: the optimiser descends, [14] climbs.
+            # Autograd applies the chain rule from Q through a = mu(s_i) to theta^mu. `inputs`: the
+            # actor's weights alone get a gradient. Minus: the optimiser descends, [14] climbs.
             J = critic(state_i, actor(state_i)).mean()
             actor_optimizer.zero_grad()
             (-J).backward(inputs=list(actor.parameters()))
@@ -182,7 +182,7 @@ def train(
                 for p_target, p in zip(theta_target, theta, strict=True):
                     p_target.lerp_(p, tau)
 
-        if not done:  # the step limit was reached mid-episode, which is not counted
+        if not done:  # step limit reached mid-episode; not counted
             break
         returns.append(episode_return)
         if on_episode and on_episode(episode_return, length, step):
@@ -218,7 +218,7 @@ class ReplayMemory:
 
     def __init__(self, capacity: int):
         self.capacity = capacity
-        self.transitions = {}  # a ring: place -> transition
+        self.transitions = {}  # place -> transition; after the last place comes the first again
         self.stored = 0  # how many were stored so far
 
     def store(self, *transition) -> None:
@@ -228,9 +228,9 @@ class ReplayMemory:
 
     def sample(self, batch: int, rng: np.random.Generator) -> list[torch.Tensor]:
         """`batch` of them, drawn uniformly and with replacement: (batch, ...) for each part."""
-        rows = rng.integers(len(self.transitions), size=batch)
-        parts = zip(*[self.transitions[i] for i in rows], strict=True)  # states, actions, ...
-        return [torch.as_tensor(np.array(part)).float() for part in parts]
+        minibatch = [self.transitions[i] for i in rng.integers(len(self.transitions), size=batch)]
+        columns = zip(*minibatch, strict=True)  # rows to columns: all states, all actions, ...
+        return [torch.as_tensor(np.array(column)).float() for column in columns]
 
 
 class OrnsteinUhlenbeck:

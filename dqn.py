@@ -27,10 +27,10 @@ Pseudocode (Mnih et al., 2013, Algorithm 1)
 Where the slide is loose: it writes the gradient of L_t as E[R + gamma max Q - Q]. The loss is the
 square of that difference, and its gradient flows through Q(s_t,a_t;theta) only (a semi-gradient).
 On the epsilon-greedy slide epsilon is the probability of the best action; in this box, in the field
-and here it is the probability of a random one. A time limit ends an episode, but its last state is
-not terminal: the task would have gone on, so y_j needs the value after it.
+and here it is the probability of a random one. A time limit ends an episode, too, but its last
+state is not terminal: the task would have gone on, so y_j includes the value of that state.
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
+Beyond the slide (--literal, see LITERAL below, turns off all that has a flag and adapts constants)
 
     n steps (off: --n-steps 1). The target sums n discounted rewards before the bootstrap. A reward
         reaches earlier states in fewer updates. The price is a bias: the later actions come from an
@@ -54,7 +54,7 @@ Try
 The box has no target network; part 5 adds one, see ddpg.py. As in the paper of 2015 (import copy):
 
     target_network = copy.deepcopy(q_network)                       # below [2]
-    next_value = target_network(next_state_j).amax(dim=1)           # replaces the line at [12]
+    next_value = target_network(next_state_j).amax(dim=1)           # replaces next_value at [12]
     if step % 1000 == 0: target_network = copy.deepcopy(q_network)  # below [13]
 
 References
@@ -95,8 +95,8 @@ def train(
     torch.set_num_threads(1)  # a second thread only costs time in small networks
     rng = np.random.default_rng(seed)
     space = env.observation_space
-    n_actions = env.action_space.n
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
+    n_actions = env.action_space.n
     # [1] Initialize replay memory D to capacity N
     # It keeps the last N transitions. NStepMemory (below) with n_steps = 1 is the slide's D.
     D = NStepMemory(memory, n_steps, gamma)
@@ -122,7 +122,7 @@ def train(
         while not done and step < steps:
             step += 1
             # [6] With probability epsilon select a random action a_t
-            # Without them an action that Q underrates may never be tried again.
+            # Without random actions, one that Q underrates may never be tried again.
             if rng.random() < epsilon:
                 action = int(rng.integers(n_actions))
             # [7] otherwise select a_t = max_a Q*(phi(s_t), a; theta) (an argmax)
@@ -140,8 +140,8 @@ def train(
             # x (for Atari the last 4 images) is all that phi needs of s_{t+1}.
             next_state = phi(x)
             # [10] Store transition (phi_t, a_t, r_t, phi_{t+1}) in D
-            # `terminated` is kept for [12]. A time limit is not terminal: the task would have gone
-            # on. `done` tells NStepMemory where the episode ends.
+            # `terminated` is kept for [12]: a time limit is not terminal. `done` tells NStepMemory
+            # where the episode ends.
             D.store(state, action, reward_scale * reward, next_state, terminated, done)
             state = next_state
             if step % train_every != 0 or D.stored < batch:  # beyond the slide
@@ -159,7 +159,8 @@ def train(
                 next_value = q_network(next_state_j).amax(dim=1)
                 y = reward_j + gamma_j * (1 - terminated_j) * next_value
             # [13] Perform a gradient descent step on (y_j - Q(phi_j, a_j; theta))^2
-            # gather picks Q(phi_j, a_j) from each row: (batch, n_actions) -> (batch, 1).
+            # gather picks Q(phi_j, a_j): (batch, n_actions) -> (batch, 1). It wants integers, hence
+            # long(): sample() returns floats. The mean is over the minibatch.
             q = q_network(state_j).gather(1, action_j[:, None].long()).squeeze(1)
             loss = (y - q).square().mean()
             if not loss.isfinite():
@@ -168,7 +169,7 @@ def train(
             loss.backward()
             optimizer.step()
 
-        if not done:  # the step limit was reached mid-episode, which is not counted
+        if not done:  # step limit reached mid-episode; not counted
             break
         returns.append(episode_return)
         if on_episode and on_episode(episode_return, length, step):
@@ -202,7 +203,7 @@ class ReplayMemory:
 
     def __init__(self, capacity: int):
         self.capacity = capacity
-        self.transitions = {}  # a ring: place -> transition
+        self.transitions = {}  # place -> transition; after the last place comes the first again
         self.stored = 0  # how many were stored so far
 
     def store(self, *transition) -> None:
@@ -212,9 +213,9 @@ class ReplayMemory:
 
     def sample(self, batch: int, rng: np.random.Generator) -> list[torch.Tensor]:
         """`batch` of them, drawn uniformly and with replacement: (batch, ...) for each part."""
-        rows = rng.integers(len(self.transitions), size=batch)
-        parts = zip(*[self.transitions[i] for i in rows], strict=True)  # states, actions, ...
-        return [torch.as_tensor(np.array(part)).float() for part in parts]
+        minibatch = [self.transitions[i] for i in rng.integers(len(self.transitions), size=batch)]
+        columns = zip(*minibatch, strict=True)  # rows to columns: all states, all actions, ...
+        return [torch.as_tensor(np.array(column)).float() for column in columns]
 
 
 class NStepMemory(ReplayMemory):

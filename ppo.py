@@ -21,15 +21,16 @@ Pseudocode ([1] is the slide's objective; [a] to [h] are the loop around it; Sch
 
 Where the slide is loose: it gives the objective [1] only. The KL compares theta with theta_old, the
 policy that collected the batch (in rlhf.py another KL keeps it near the supervised policy). A time
-limit is not terminal: [e] takes V of the state where it cut the episode.
+limit ends an episode, too, but its last state is not terminal: [e] takes V there.
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
+Beyond the slide (--literal, see LITERAL below, turns off all that has a flag)
 
-    Normalised states (off: --no-normalize-states). The mean of all states so far is subtracted, and
-        they are divided by a standard deviation (its square is the mean of the iterations'
-        variances), so all components count alike. Both change once an iteration, between [d] and
-        [e]: a_t is chosen with the old ones, pi_theta_old in [1] and [g] reads the new ones. They
-        are saved with the networks. Images stay as they are.
+    Normalised states (off: --no-normalize-states). The networks read states minus their mean,
+        divided by their standard deviation, so all components count alike. The mean is over all
+        states so far; the standard deviation is the root of the mean of the iterations' variances.
+        Both are updated once an iteration, between [d] and [e]: actions are chosen with the old
+        ones, and [1] and [g] compute pi_theta_old with the new ones, too. They are saved with the
+        networks. Images stay as they are.
     Normalised rewards (off: --no-normalize-rewards). Rewards are divided by the standard deviation
         of all discounted sums so far, each from a step to the end of its episode or iteration, so V
         learns numbers of moderate size. The V that is returned is in the last iteration's units.
@@ -37,9 +38,9 @@ Beyond the slide (--literal uses LITERAL below: all that has a flag is off)
         whose step size falls to 0 over the budget, as in the paper's runs on Atari: late updates do
         not destroy a good policy.
     Small last weights of the policy, so it begins almost the same in every state; a Gaussian begins
-        with standard deviation 1/sqrt(n), so an action of n components begins with noise of length
-        1 or so. State components bounded within (-1, 1) are divided by their bound, and Box actions
-        are rescaled to [-1, 1] and clipped (by common.envs.make, not here).
+        with standard deviation 1/sqrt(n) for n components. State components bounded within (-1, 1)
+        are divided by their bound, and Box actions are rescaled to [-1, 1] and clipped (by
+        common.envs.make, not here).
 
 Try
 
@@ -89,17 +90,15 @@ def train(
     trunk=None,  # for images: a function that makes the first layers (common/pixels.py)
     on_episode=None,  # called with (episode_return, length, step); may return True to stop
 ) -> tuple[nn.Module, nn.Module, list[float]]:
-    """Train on Discrete or Box actions; returns policy, V (both of batches) and the returns."""
-    torch.manual_seed(seed)
-    torch.set_num_threads(1)  # a second thread only costs time in small networks
-    # [a] Initialize policy pi_theta, theta_old = theta, and value function V
-    # V learns what return follows a state: [e] needs it. SameStep: where an episode ends, the next
-    # one begins in the same call of step().
+    """Train on Discrete or Box actions; returns policy, V (both take batches) and the returns."""
     envs = gym.vector.SyncVectorEnv([make_env] * n_envs, autoreset_mode="SameStep")
     space = envs.single_observation_space
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
-    # Beyond the slide: policy and V read standardised states. eval(): with the statistics so far;
-    # momentum=None: these are averaged over the iterations. Identity: no change.
+    # [a] Initialize policy pi_theta, theta_old = theta, and value function V
+    # Beyond the slide: all three read standardised states. In eval mode BatchNorm1d subtracts its
+    # mean and divides by its standard deviation; momentum=None: over all iterations so far.
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # a second thread only costs time in small networks
     layer = nn.BatchNorm1d if normalize_states and not trunk else nn.Identity
     standard = layer(space.shape[0], affine=False, momentum=None).eval()
     policy = nn.Sequential(standard, Policy(space.shape, envs.single_action_space, hidden, trunk))
@@ -122,13 +121,14 @@ def train(
         rewards, terminated, done = np.zeros((3, horizon, n_envs), np.float32)  # each (T, N)
         actions = []
         # [d] Run policy pi_theta_old in environment for T timesteps (vectorised over actors)
-        # theta_old stays as it is until [h].
+        # theta_old stays as it is until [h]. SameStep: where an episode ends, the same call of
+        # step() begins the next one.
         for t in range(horizon):
-            actions.append(policy_old(torch.as_tensor(state)).sample())  # it needs no gradient
+            actions.append(policy_old(torch.as_tensor(state)).sample())  # policy_old: no gradient
             states[t] = state
             state, rewards[t], terminated[t], truncated, info = envs.step(actions[t].cpu().numpy())
             next_states[t] = state
-            done[t] = np.maximum(terminated[t], truncated)
+            done[t] = np.logical_or(terminated[t], truncated)
             episode_return += rewards[t]
             length += 1
             for i in np.flatnonzero(done[t]):
@@ -140,19 +140,20 @@ def train(
                 length[i] = 0
         # (T, N, n_features) -> (NT, n_features): the networks take rows.
         s, s_next = (torch.as_tensor(x).flatten(0, 1) for x in (states, next_states))
-        standard.train()(s)  # beyond the slide: updates mean and variance; output not used
-        standard.eval()  # now they stay as they are until the next iteration
-        if normalize_rewards:  # beyond the slide; V = 0 and lambda = 1: gae() gives the sums
+        standard.train()(s)  # beyond the slide: train mode updates its statistics; output not used
+        standard.eval()  # until the next iteration they stay as they are
+        if normalize_rewards:  # beyond the slide; gae() with V = 0, lambda = 1: discounted sums
             sums.update(gae(rewards, 0.0, 0.0, terminated, done, gamma, 1.0).flatten())
             rewards /= np.sqrt(sums.var)
         # [e] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over actors)
-        # Constants for [1]. V sees all states in one call: (NT,) -> (T, N).
+        # Constants for [1]: numpy(force=True) detaches. V sees all states in one call, and its
+        # output (NT,) becomes (T, N) again.
         values, next_values = (V(x).numpy(force=True).reshape(done.shape) for x in (s, s_next))
         A = gae(rewards, values, next_values, terminated, done, gamma, gae_lambda)
         # [f] Optimize surrogate L wrt theta, with K epochs and minibatch size M <= NT
         # Actors and timesteps no longer matter: (T, N) -> (NT,), in the order of s. Each epoch
         # shuffles them: neighbours in time are alike.
-        a = torch.cat(actions)
+        a = torch.cat(actions)  # (NT,); Box actions: (NT, action_size)
         target = torch.as_tensor(A + values).flatten()  # the return that V should predict
         A = torch.as_tensor(A).flatten()
         for _ in range(epochs):
@@ -164,7 +165,7 @@ def train(
                 pi, pi_old = policy(s[j]), policy_old(s[j])
                 ratio = (pi.log_prob(a[j]) - pi_old.log_prob(a[j])).exp()  # (M,)
                 L = (ratio * A[j] - beta * kl_divergence(pi_old, pi)).mean()
-                # Minus L: Adam descends, [1] climbs. The other term, of V, is beyond the slide.
+                # Minus L: the optimiser descends, [1] climbs. The term of V is beyond the slide.
                 loss = (target[j] - V(s[j])).square().mean() - L
                 if not loss.isfinite():
                     raise FloatingPointError(f"loss {loss:g} at step {step}: lower alpha")
@@ -190,10 +191,10 @@ LITERAL = dict(normalize_states=False, normalize_rewards=False)  # the slide
 def gae(rewards, values, next_values, terminated, done, gamma: float, gae_lambda: float):
     """Advantages by generalised advantage estimation; arrays or tensors, (T, N) each.
 
-    values are V(s_t), next_values V(s_{t+1}). delta_t is the error of V in one step, and
-    A_t = delta_t + gamma lambda A_{t+1} the discounted sum of this and all later errors: lambda = 0
-    has little variance and V's bias, 1 more variance, less bias. After a terminal state the value
-    is 0, after a time limit V(s_{t+1}); the sum ends at both.
+    values are V(s_t), next_values V(s_{t+1}). delta_t = r_t + gamma V(s_{t+1}) - V(s_t) is the
+    error of V in one step, and A_t = delta_t + gamma lambda A_{t+1} the discounted sum of this and
+    all later errors. lambda = 0 has little variance but V's bias, lambda = 1 more variance and less
+    bias. After a terminal state the value is 0, after a time limit V(s_{t+1}); both end the sum.
     """
     A = rewards + gamma * (1 - terminated) * next_values - values  # delta_t; the loop adds the rest
     for t in reversed(range(len(A) - 1)):
@@ -210,7 +211,7 @@ class Policy(nn.Module):
         n = gym.spaces.flatdim(actions)  # a logit for each action, or a mean for each component
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
-        # Box actions: the logarithm of each component's standard deviation, equal in all states.
+        # Only Box actions have a shape. log_std: of each component, the same in all states.
         self.log_std = nn.Parameter(torch.full((n,), n**-0.5).log()) if actions.shape else None
 
     def forward(self, states: torch.Tensor) -> Distribution:

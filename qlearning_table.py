@@ -23,10 +23,10 @@ Pseudocode (Q-learning for estimating pi ~ pi*; Watkins, 1989; Sutton & Barto, s
 Where the slide is loose: on its epsilon-greedy slide epsilon = 0.9 means "90 % greedy". In the
 box, in the field and in this code epsilon is the probability of a random action: the slide's 0.9
 is --epsilon 0.1. In the expansion of Q the slide repeats R_{t+2} where R_{t+3} is meant, and the
-"<=" of its derivation is "=" for Q* only. A time limit ends an episode, but S' is not terminal
+"<=" of its derivation is "=" for Q* only. A time limit ends an episode, too, but S' is not terminal
 then: the task would have gone on, so the values of S' still count in [8].
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
+Beyond the slide (--literal, see LITERAL below, turns off all that has a flag and adapts constants)
 
     Falling epsilon (off: --no-epsilon-decay). Epsilon falls linearly towards 0 over the budget of
         episodes (less far if `steps` end the run first). At first random actions discover better
@@ -72,7 +72,8 @@ def train(
     # fast, but follows the last few.
     assert 0 < alpha <= 1 and 0 <= epsilon <= 1
     # [2] Initialize Q(s,a), for all s in S+, a in A(s), arbitrarily except that Q(terminal, .) = 0
-    # A row for each state, a column for each action. [8] multiplies the values of terminal by 0.
+    # A row for each state, a column for each action. The zeros are arbitrary: [8] takes 0 for
+    # Q(terminal, .), whatever the table holds there.
     Q = np.zeros((n_states, n_actions))
     returns = []
     step = 0
@@ -103,7 +104,7 @@ def train(
             episode_return += R
             length += 1
             # [8] Q(S,A) <- Q(S,A) + alpha [R + gamma max_a Q(S',a) - Q(S,A)]
-            # 1 - terminated is 0 where S' is terminal: Q(terminal, .) counts as 0.
+            # 1 - terminated is 0 where S' is terminal, so Q(terminal, .) counts as 0.
             Q[S, A] += alpha * (R + gamma * (1 - terminated) * Q[S_next].max() - Q[S, A])
             if not np.isfinite(Q[S, A]):
                 raise FloatingPointError(f"Q {Q[S, A]} at step {step}: check the rewards and gamma")
@@ -113,7 +114,7 @@ def train(
             # A time limit ends the episode, too, though S is not terminal then.
             if done:
                 break
-        if not done:  # the step limit was reached mid-episode, which is not counted
+        if not done:  # step limit reached mid-episode; not counted
             break
         returns.append(episode_return)
         if on_episode and on_episode(episode_return, length, step):

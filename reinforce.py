@@ -21,10 +21,11 @@ it, so v_t leaves them out and usually has the lower variance. For gamma < 1 the
 gamma^(t-1) v_t (Sutton & Barto, section 13.3, where t begins at 0). The box drops that factor, as
 nearly all code does, and so does this code. The box changes theta at every t, yet the derivation
 needs the theta that played the episode: this code takes one gradient step with the sum over t. The
-slide's snippet takes the mean over t. A time limit is not terminal: rewards are missing after it.
-Only a baseline can stand for them; without one v_t leaves them out.
+slide's snippet takes the mean over t. A time limit ends an episode, too, but s_T is not terminal
+then: the rewards after it are missing. Only a baseline can stand for them; without one v_t leaves
+them out.
 
-Beyond the slide (--literal uses LITERAL below: all that has a flag is off, constants adapted)
+Beyond the slide (--literal, see LITERAL below, turns off all that has a flag and adapts constants)
 
     Baseline (off: --no-baseline). The weight is v_t minus a learned V(s_t). If all returns are
         positive, v_t makes every action taken more likely; v_t - V(s_t) only those that did better
@@ -114,7 +115,7 @@ def train(
             states.append(state)
             actions.append(action)
             rewards.append(reward_scale * reward)
-        if not done:  # the step limit was reached mid-episode, which is not counted
+        if not done:  # step limit reached mid-episode; not counted
             break
 
         s = torch.as_tensor(np.stack(states))  # (T, n_features), from s_1 to s_T
@@ -122,7 +123,7 @@ def train(
         b = V(s) if baseline else torch.zeros(len(s))  # beyond the slide: the baseline, (T,)
         # [3] for t = 1 to T-1 do
         # Backwards: v_t = r_{t+1} + gamma v_{t+1}. Python counts from 0, so rewards[0] is r_2.
-        # v[-1], after s_T: 0 if s_T is terminal; after a time limit V(s_T) (0 without a baseline).
+        # v[-1] is what follows s_T: 0 if s_T is terminal, V(s_T) after a time limit (0 without V).
         v = np.zeros(len(states))  # (T,)
         v[-1] = 0.0 if terminated else b[-1].item()
         for t in reversed(range(len(rewards))):
@@ -130,9 +131,9 @@ def train(
         # [4] theta <- theta + alpha grad_theta log pi_theta(s_t, a_t) v_t (vectorised over t)
         # Minus: the optimiser descends, the box climbs. One step, with the sum over t.
         log_pi = policy(s[:-1]).log_prob(a)  # (T-1,)
-        weight = torch.as_tensor(v[:-1]).float() - b[:-1]  # v_t on the slide, where b is 0
+        weight = torch.as_tensor(v[:-1]).float() - b[:-1]  # the slide's v_t, since b is 0 there
         policy_loss = -(weight.detach() * log_pi).sum()  # detach: the weight is a constant
-        V_loss = weight.square().mean()  # beyond the slide: V learns to predict v_t
+        V_loss = weight.square().mean()  # beyond the slide: V learns v_t (without V a constant)
         loss = policy_loss + V_loss  # no common parameters: one step moves both networks
         if not loss.isfinite():
             raise FloatingPointError(f"loss {loss:g} at step {step}: lower alpha or beta")
@@ -160,7 +161,7 @@ class Policy(nn.Module):
         n = gym.spaces.flatdim(actions)  # a logit for each action, or a mean for each component
         self.layers = nn.Sequential(*first, nn.Linear(hidden, n))
         self.layers[-1].weight.data.mul_(0.01)  # small: at first the same policy in every state
-        # Box actions: the logarithm of each component's standard deviation, equal in all states.
+        # Only Box actions have a shape. log_std: of each component, the same in all states.
         self.log_std = nn.Parameter(torch.full((n,), n**-0.5).log()) if actions.shape else None
 
     def forward(self, states: torch.Tensor) -> Distribution:

@@ -59,8 +59,8 @@ Try
     python rlhf.py --comparisons 500
     python rlhf.py --load runs/rlhf/seed0
 
-Without the penalty (the second training on the command line, beta 0) the true reward first rises,
-from -2 to about 4, and then falls, while the score goes on rising.
+The command line trains a second time, without the penalty (beta 0): there the true reward first
+rises, from -2 to about 4, and then falls, while the score goes on rising.
 
 References
 
@@ -125,8 +125,8 @@ def fine_tune(
     # [b] for minibatch = 1, 2, ... do
     for j in minibatches(demonstrations, batch, epochs):
         # [c] minimize over theta: E_t[ -log pi_theta(y_t|x, y_1, ..., y_{t-1}) ]
-        # One pass of the network gives the losses of all words. Padding does not count: the
-        # policy would learn little else than to repeat it.
+        # One pass of the network gives the losses of all words. Padding does not count: no word
+        # was chosen there.
         loss = -log_prob(policy, x[j], y[j])[until_end(y[j])].mean()
         optimizer.zero_grad()
         loss.backward()
@@ -158,8 +158,8 @@ def reward_model(
     for j in minibatches(comparisons, batch, epochs):
         # [g] minimize over phi: E[ -log sigma(r_phi(x, y_w) - r_phi(x, y_l)) ]
         # sigma, the logistic function, of the difference: the chance that y_w wins (Bradley-Terry).
-        # Only differences count, so r_phi is known up to a constant.
-        score_w = score(r_phi, x[j], y_w[j])  # (M,)
+        # Only outputs of one prompt are compared, so r_phi(x, .) is known up to a constant.
+        score_w = score(r_phi, x[j], y_w[j])  # (batch,)
         score_l = score(r_phi, x[j], y_l[j])
         loss = -logsigmoid(score_w - score_l).mean()
         optimizer.zero_grad()
@@ -206,19 +206,19 @@ def ppo(
         step += int(mask.sum())
         # [k] The reward model calculates a reward r_phi(x, y)
         # It replaces the environment, and is not trained further.
-        scores = score(r_phi, x, y).detach()  # (N,); detach: a constant for [o], as all below
+        scores = score(r_phi, x, y).detach()  # (N,); detach: [k] to [m] are constants for [o]
         # [l] The rewards add up to r_phi(x, y) - beta log(pi_theta_old(y|x) / pi_SFT(y|x))
         # Each word has its own part of the penalty. The score judges the whole text and comes
         # with its last word.
         log_pi_old = log_prob(policy_old, x, y).detach()  # (N, T)
         log_pi_sft = log_prob(pi_sft, x, y).detach()
-        last = torch.arange(language.length) == mask.sum(1, keepdim=True) - 1  # at the last word
+        last = torch.arange(language.length) == mask.sum(1, keepdim=True) - 1  # (N, T), last word
         rewards = -beta * (log_pi_old - log_pi_sft) * mask + last * scores[:, None]
         # [m] Compute advantage estimates A_1, ..., A_T (GAE, lambda) (vectorised over outputs)
         # gae() wants time in rows: (N, T) -> (T, N) and back. gamma = 1, since a text is short.
         values = (V(before(x, y)).squeeze(-1) * mask).detach()  # (N, T), 0 after END
         next_values = torch.cat([values[:, 1:], torch.zeros(n_outputs, 1)], 1)
-        end = last.float().T
+        end = last.float().T  # (T, N); a text ends in a terminal state, never in a time limit
         A = gae(rewards.T, values.T, next_values.T, end, end, 1.0, gae_lambda).T
         target = A + values  # the return that V should predict
 
@@ -232,7 +232,7 @@ def ppo(
             L = gain[mask[j]].mean()
             error = target[j] - V(before(x[j], y[j])).squeeze(-1)
             V_loss = error[mask[j]].square().mean()  # beyond the slide
-            loss = V_loss - L  # minus: Adam descends, [o] climbs
+            loss = V_loss - L  # minus: the optimiser descends, [o] climbs
             if not loss.isfinite():
                 raise FloatingPointError(f"loss {loss:g} at step {step}: lower beta")
             optimizer.zero_grad()
@@ -313,10 +313,10 @@ def minibatches(n: int, batch: int, epochs: int) -> list[torch.Tensor]:
 def gae(rewards, values, next_values, terminated, done, gamma: float, gae_lambda: float):
     """Advantages by generalised advantage estimation; arrays or tensors, (T, N) each.
 
-    values are V(s_t), next_values V(s_{t+1}). delta_t is the error of V in one step, and
-    A_t = delta_t + gamma lambda A_{t+1} the discounted sum of this and all later errors: lambda = 0
-    has little variance and V's bias, 1 more variance, less bias. After a terminal state the value
-    is 0, after a time limit V(s_{t+1}); the sum ends at both.
+    values are V(s_t), next_values V(s_{t+1}). delta_t = r_t + gamma V(s_{t+1}) - V(s_t) is the
+    error of V in one step, and A_t = delta_t + gamma lambda A_{t+1} the discounted sum of this and
+    all later errors. lambda = 0 has little variance but V's bias, lambda = 1 more variance and less
+    bias. After a terminal state the value is 0, after a time limit V(s_{t+1}); both end the sum.
     """
     A = rewards + gamma * (1 - terminated) * next_values - values  # delta_t; the loop adds the rest
     for t in reversed(range(len(A) - 1)):
