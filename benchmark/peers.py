@@ -28,8 +28,8 @@ def random_player(env_id: str, seed: int) -> tuple[list[float], str]:
     env = envs.make(env_id)
     env.action_space.seed(seed)
     policy = lambda state: env.action_space.sample()
-    played = runs.play(env, policy, seed=seed, episodes=EPISODES, most_steps=STEPS)
-    return [total for total, *_ in played], "trained for 0 steps, 0.0 s"
+    returns = runs.play(env, policy, seed=seed, episodes=EPISODES, most_steps=STEPS)
+    return returns, "trained for 0 steps, 0.0 s"
 
 
 def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float], str]:

@@ -7,7 +7,6 @@ MDPs and carry their transition table `P`; MiniPong shows images.
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 import warnings
 
@@ -68,10 +67,8 @@ class FiniteMDP(gym.Env):
     def _transition(self, s: int, a: int) -> tuple[float, int, float, bool]:
         if s in self.terminals:
             return 1.0, s, 0.0, True
-        (rows, columns), (down, right) = self.shape, self.moves[a]
-        row = min(max(s // columns + down, 0), rows - 1)
-        column = min(max(s % columns + right, 0), columns - 1)
-        s_next = row * columns + column
+        place = np.add(np.unravel_index(s, self.shape), self.moves[a])
+        s_next = int(np.ravel_multi_index(place, self.shape, mode="clip"))  # it stays at a wall
         return 1.0, s_next, self.terminals.get(s_next, self.step_reward), s_next in self.terminals
 
     def reset(self, *, seed=None, options=None):
@@ -266,30 +263,20 @@ def make(env_id: str, table: bool = False, /, **options) -> gym.Env:
         BadInput: the id is unknown, its package is not installed, it refuses an option, or its
             spaces fit no script; the message says what to do.
     """
-    name, seen = env_id.split(":")[-1], {}
-    if name.startswith("ALE/"):  # the package ale_py registers them
-        env_id, seen = f"ale_py:{name}", {"screen_size": options.pop("screen_size", 84)}
-        if options.get("obs_type", "rgb") == "rgb":  # AtariPreprocessing repeats the actions
-            options = {"frameskip": 1} | options
+    name, size = env_id.split(":")[-1], 84
+    if name.startswith("ALE/"):  # the package ale_py registers them; phi() repeats the actions
+        env_id, size = f"ale_py:{name}", options.pop("screen_size", size)
+        options = {"frameskip": 1} | options
     try:
-        if name.startswith("MinAtar/") and name not in gym.registry:
-            import minatar.gym
+        with warnings.catch_warnings(action="ignore"):  # an older version, or none named
+            if name.startswith("MinAtar/"):
+                import minatar.gym
 
-            minatar.gym.register_envs()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an older version, or none named
+                minatar.gym.register_envs()
             # The passive checker looks at every single step; the tests call check_env instead.
-            env = pixels.phi(gym.make(env_id, disable_env_checker=True, **options), **seen)
+            env = pixels.phi(gym.make(env_id, disable_env_checker=True, **options), size)
     except Exception as error:  # whatever an environment does with its options
-        why = first_line(error)
-        missing = getattr(error.__cause__ or error, "name", None)
-        if isinstance(error, ModuleNotFoundError) or missing == "cv2":
-            package = {"cv2": "opencv-python-headless", "ale_py": "ale-py opencv-python-headless"}
-            install = package.get(missing, missing)
-            why = f"no module {missing}: pip install {install}, or check the id"
-        elif isinstance(error, gym.error.UnregisteredEnv) or not name:
-            near = difflib.get_close_matches(name, gym.registry) or ["CartPole-v1", "Maze-v0"]
-            why = f"there is none of this name; try {', '.join(near)}"
+        why = first_line(error) + "; see README.md for packages" * isinstance(error, ImportError)
         raise BadInput(f"environment {env_id!r} does not open: {why}") from error
     return prepared(env, table)
 
@@ -311,23 +298,21 @@ def prepared(env: gym.Env, table: bool = False) -> gym.Env:
         FloatingPointError (in reset and step): a state, a reward or an action is not finite.
     """
     states, actions, name = env.observation_space, env.action_space, name_of(env)
-    parts = states if isinstance(states, (Tuple, MultiDiscrete)) else [states]
     box = isinstance(actions, Box) and actions.dtype.kind == "f" and len(actions.shape) == 1
+    box = box and actions.is_bounded() and (actions.low < actions.high).all()
     if not states.is_np_flattenable or not (isinstance(actions, Discrete) or box):
         raise BadInput(f"{name}: no script takes {short(states)} with actions {short(actions)}")
-    if table and not all(isinstance(part, Discrete) for part in parts):
-        raise BadInput(f"{name}: a table has no row for each of {short(states)}; use dqn.py")
-    if box and not (actions.low < actions.high).all():
-        raise BadInput(f"{name}: no script takes actions with equal bounds, {short(actions)}")
 
-    def finite(x, what: str, size: int):
-        if not np.isfinite(x).all() or np.size(x) != size:
-            raise FloatingPointError(f"{name} {what} {x}; mend the environment")
+    def finite(x, what: str, hint: str = "mend the environment"):
+        if not np.isfinite(x).all():
+            raise FloatingPointError(f"{name} {what} {x}; {hint}")
         return x
 
-    number = lambda reward: finite(np.float64(reward), "gave the reward", 1).item()
-    env = TransformReward(env, number)
+    env = TransformReward(env, lambda r: finite(np.float64(r), "gave the reward").item())
     if table:
+        parts = states if isinstance(states, (Tuple, MultiDiscrete)) else [states]
+        if not all(isinstance(part, Discrete) for part in parts):
+            raise BadInput(f"{name}: a table has no row for each of {short(states)}; use dqn.py")
         starts, sizes = np.array([(part.start, part.n) for part in parts]).T
         row = lambda s: int(np.ravel_multi_index(np.ravel(s) - starts, sizes))
         env = TransformObservation(env, row, Discrete(sizes.prod()))
@@ -335,19 +320,17 @@ def prepared(env: gym.Env, table: bool = False) -> gym.Env:
         env = gym.wrappers.FlattenObservation(env)
         low, high = np.float32((env.observation_space.low, env.observation_space.high))
         unit = np.maximum(-low, high).clip(1e-3, 1)
-        vector = lambda state: finite(np.float32(state / unit), "shows", len(unit))
+        vector = lambda state: finite(np.float32(state / unit), "shows")
         env = TransformObservation(env, vector, Box(low / unit, high / unit))
     if isinstance(actions, Discrete):
         return TransformAction(env, lambda a: int(a + actions.start), Discrete(actions.n))
 
     def inside(action):
-        if not np.isfinite(action).all():
-            raise FloatingPointError(f"action {action}: training diverged; lower the step sizes")
+        finite(action, "is given the action", "training diverged; lower the step sizes")
         # Clipped behind RescaleAction, whose rounding could put an action outside of the space.
         return action.clip(actions.low, actions.high).astype(actions.dtype)
 
-    env = TransformAction(env, inside, actions)
-    return RescaleAction(env, -1.0, 1.0) if actions.is_bounded() else env
+    return RescaleAction(TransformAction(env, inside, actions), -1.0, 1.0)
 
 
 # Kind of actions -> the scripts that take it.
@@ -361,11 +344,10 @@ def check(env: gym.Env, script: str) -> None:
     Raises:
         BadInput: naming the scripts that take them.
     """
-    takers = TAKERS[type(env.action_space)]
-    if script in TAKERS[Discrete] + TAKERS[Box] and script not in takers:  # any other is a copy
-        use = ".py or ".join(takers)
-        what = f"{script}.py does not take {short(env.action_space)}"
-        raise BadInput(f"{name_of(env)}: {what}; use {use}.py")
+    takers, known = TAKERS[type(env.action_space)], TAKERS[Discrete] + TAKERS[Box]
+    if script in known and script not in takers:  # any other is a copy
+        actions = f"{name_of(env)} has actions {short(env.action_space)}"
+        raise BadInput(f"{actions}; use {'.py or '.join(takers)}.py")
 
 
 def shows_images(env: gym.Env) -> bool:

@@ -3,11 +3,9 @@
 "the brave cat helps the old dog ." has the word classes DANVDANE. A prompt is a noun, the topic.
 """
 
-import contextlib
 import re
 import time
 from math import log
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +17,8 @@ COLUMNS = ("beta", "step", "kl", "score", "true_reward")  # of returns.csv
 REPORT = """reward model: {accuracy:.3f} of fresh pairs ranked rightly
 policy (pi_SFT): win rate {win_rate:.3f}, KL {kl:.2f}, true reward {true_reward:.2f} \
 ({sft_true_reward:.2f}), score {score:.2f} ({sft_score:.2f})"""
+CURVE = """PPO, beta {:g}: at its best true reward {:.2f}, score {:.2f};
+    at the end true reward {:.2f}, score {:.2f}"""
 GRAMMAR = "DA?A?NVDA?A?NE"  # of a sentence; A? is an adjective or none
 CLASSES = {"E": ["."], "D": ["the"], "N": "cat dog horse bird fish robot".split()}
 CLASSES["A"] = "gentle brave clever old young tall quiet small nasty stupid ugly".split()
@@ -110,46 +110,37 @@ class Watch:
 
 def run(script, argv: list[str] | None) -> int:
     """main() without its error messages."""
-    flags, hp, given = runs.parse(script.train, argv, "rlhf", "load", "out", "save")
-    if flags.load:
-        _, _, hp = runs.loaded(flags.load, "rlhf", hp, given)
-    runs.check(hp)
-    seed, language, watch, curves, free = hp["seed"], Language(), Watch(), {}, {}
-    out, saves = flags.out or Path(f"runs/rlhf/seed{seed}"), flags.save and not flags.load
-    start = time.time()
+    job = runs.Job("rlhf", script.train, argv, "load", "out", "save")
+    job.choose_folder()
+    language, watch, curves, policies = Language(), Watch(), {}, {}
 
     def save() -> None:
-        settings = dict(script="rlhf", env="", env_kwargs={}, hyperparameters=hp)
         rows = [(beta, *row) for beta, curve in curves.items() for row in curve]
-        if saves:
-            runs.write(out, runs.packed(settings, [COLUMNS, *rows], [policy, sft, r]))
+        job.save([COLUMNS, *rows], [policy, sft, r])
 
-    runs.check_writable(*(out / name for name in runs.FILES if saves))
-    if flags.load:
+    seed, beta, start = job.seed, job.hp["beta"], time.time()
+    if job.flags.load:
         n = len(language.words)
         nets = [script.Transformer(n, language.length, outputs) for outputs in (n, n, 1)]
-        policy, sft, r = runs.load_weights(flags.load, nets)
+        policy, sft, r = job.filled(nets)
     else:
         with runs.ctrl_c(watch):
-            policy, sft, r, curves[hp["beta"]] = script.train(language, **hp, on_batch=watch)
+            policy, sft, r, curves[beta] = script.train(language, **job.hp, on_batch=watch)
             save()
-            if hp["beta"] and not watch.stopped:  # without the penalty, to compare
-                same = dict(seed=seed, steps=hp["steps"], on_batch=watch)
-                free["PPO, beta 0"], curves[0.0] = script.ppo(language, sft, r, beta=0.0, **same)
+            if beta and not watch.stopped:  # without the penalty, to compare
+                same = dict(seed=seed, steps=job.hp["steps"], on_batch=watch)
+                policies["PPO, beta 0"], curves[0.0] = script.ppo(
+                    language, sft, r, beta=0.0, **same
+                )
                 save()
         end = "interrupted after" if watch.stopped else "trained for"
-        runs.say(f"{end} {time.time() - start:.0f} s" + f"\nsaved in {out}" * saves)
-    show(script, language, {"pi_SFT": sft, f"PPO, beta {hp['beta']:g}": policy} | free, r, seed)
+        runs.say(f"{end} {time.time() - start:.0f} s" + f"\nsaved in {job.out}" * job.saves)
+    show(script, language, {"pi_SFT": sft, f"PPO, beta {beta:g}": policy} | policies, r, seed)
     runs.say(REPORT.format(**evaluate(script, language, policy, sft, r, seed)))
     for beta, curve in curves.items():
-        best, end = max(curve, key=lambda row: row[3]), curve[-1]
-        at = "true reward {3:.2f}, score {2:.2f}"
-        runs.say(f"PPO, beta {beta:g}: at its best {at.format(*best)};")
-        runs.say(f"    at the end {at.format(*end)}")
-    if saves:
-        with contextlib.suppress(Exception):  # a picture that fails costs nothing else
-            image = picture(curves, best_of_n(script, language, sft, r, seed), seed)
-            runs.write(out, {"returns.png": image})
+        (*_, score, true), (*_, last_score, last) = max(curve, key=lambda row: row[3]), curve[-1]
+        runs.say(CURVE.format(beta, true, score, last, last_score))
+    job.save_picture(lambda: picture(curves, best_of_n(script, language, sft, r, seed), seed))
     return 130 if watch.stopped else 0
 
 

@@ -36,8 +36,7 @@ def png(fig) -> bytes:
 def finished(fig, axes, threshold: float | None = None, **labels) -> bytes:
     """A figure of curves as PNG, with the threshold (if there is one) and its labels."""
     if threshold is not None:
-        label = f"solved: {threshold:g}"
-        axes.axhline(threshold, color=GOAL, linestyle="--", linewidth=1, label=label)
+        axes.axhline(threshold, color=GOAL, ls="--", lw=1, label=f"solved: {threshold:g}")
     axes.set(**labels)
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize="small")
@@ -63,15 +62,14 @@ def learning_curve(progress, title: str, greedy: list[float], window: int = 10) 
         window: over how many episodes the running mean goes.
     """
     _, steps, _, returns, _ = np.array(progress.rows).T
+    mean, last, solved = running_mean(returns, window), np.mean(greedy), progress.solved
     fig, axes = figure()
-    axes.plot(steps, returns, ".", color=BAND, markersize=3, label="one episode")
-    mean, label = running_mean(returns, window), f"mean of the last {window}"
-    axes.plot(steps, mean, color=CURVE, linewidth=2, label=label)
-    label = f"greedy policy: {np.mean(greedy):.5g}"
-    axes.plot(steps[-1], np.mean(greedy), "D", color=COLOURS[2], label=label)
-    if progress.solved:
+    axes.plot(steps, returns, ".", color=BAND, ms=3, label="one episode")
+    axes.plot(steps, mean, color=CURVE, lw=2, label=f"mean of the last {window}")
+    axes.plot(steps[-1], last, "D", color=COLOURS[2], label=f"greedy policy: {last:.5g}")
+    if solved:
         label = f"solved by the mean of {progress.window}"
-        axes.plot(progress.solved[1], progress.goal, "*", color=GOAL, markersize=14, label=label)
+        axes.plot(solved[1], progress.goal, "*", color=GOAL, ms=14, label=label)
     labels = dict(title=title, xlabel="environment steps", ylabel="return of the episode")
     return finished(fig, axes, progress.goal, **labels)
 
@@ -97,15 +95,15 @@ def picture(env, look, title: str) -> bytes:
     for ax, name in zip(np.ravel(axes), names, strict=True):
         V = np.full(world.shape, np.nan)
         for s in world.P:
-            text, value, style = ALL, None, dict(size="large")
+            text, style = ALL, dict(size="large")
             if s in world.terminals:
                 shape, colour = world.look(s)
                 text, style = SHAPES[shape], dict(size=40, color=np.array(colour) / 255)
             elif name == "greedy policy":
                 action, value = look(env.reset(options={"start": s})[0])
                 text = ARROWS[world.moves[action]]
-            if value is not None:
-                V[divmod(s, columns)], text = value, f"{text}\n{value:.2f}"
+                if value is not None:
+                    V[divmod(s, columns)], text = value, f"{text}\n{value:.2f}"
             ax.text(s % columns, s // columns, text, ha="center", va="center", **style)
         ax.imshow(V, cmap="YlGn", alpha=0.6)  # pale enough for black arrows and numbers
         ax.set(title=name, xticks=np.arange(columns + 1) - 0.5, yticks=np.arange(rows + 1) - 0.5)

@@ -17,7 +17,6 @@ import functools
 import inspect
 import io
 import json
-import logging
 import os
 import re
 import signal
@@ -25,10 +24,8 @@ import sys
 import tempfile
 import textwrap
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 import gymnasium as gym
@@ -40,9 +37,7 @@ from common.envs import BadInput
 
 EPISODES, STEPS = 20, 50_000  # of an evaluation, whichever ends first: some episodes never end
 WATCHED_STEPS = 2_000  # of an episode in a window or a clip
-logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # when it ends workers
 COLUMNS = ("episode", "step", "seconds", "return", "length")  # of returns.csv
-FILES = ("weights.pt", "run.json", "returns.csv", "returns.png")
 
 
 def main(train: Callable, argv=None, *, env: str, act: Callable, value=None, table=False) -> int:
@@ -72,11 +67,10 @@ def explained(script: str, run: Callable[[], int]) -> int:
         line, status = "interrupted", 130
     except (BadInput, FloatingPointError, MemoryError, OSError) as error:
         line, status = envs.first_line(error), getattr(error, "status", 1)
-    except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
-        expected = r"FloatingPointError: (.+)|.*allocate memory.*|process \d+ terminated with .*"
-        if not (found := re.search(expected, str(error))):
+    except torch.multiprocessing.ProcessRaisedException as error:  # in a worker of a3c.py
+        if not (found := re.search("FloatingPointError: (.+)", str(error))):
             raise
-        line, status = found[1] or found[0], 1
+        line, status = found[1], 1
     say(f"{script}.py: {line}", sys.stderr)
     return status
 
@@ -121,14 +115,13 @@ class Parser(argparse.ArgumentParser):
 
 def assignment(text: str) -> tuple:
     """ "size=8" -> ("size", 8), "map_name=8x8" -> ("map_name", "8x8")"""
-    name, sign, value = text.partition("=")
-    if not (name and sign):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    with contextlib.suppress(Exception):
+    name, value = text.split("=", 1)
+    with contextlib.suppress(ValueError, SyntaxError):
         value = ast.literal_eval(value)
     return name, value
 
 
+GROUPS = "what you will use first", "the algorithm", "the rest"  # of --help
 FIRST = {"env", "seed", "steps", "episodes", "literal", "render", "record"}
 STYLES = {  # type of a flag's value -> what argparse needs to know
     bool: dict(action=argparse.BooleanOptionalAction),
@@ -163,25 +156,23 @@ def parse(train: Callable, argv: list[str] | None, script: str, *names: str) -> 
         BadInput: a flag is unknown, or its value cannot be.
     """
     module, argv = sys.modules[train.__module__], sys.argv[1:] if argv is None else argv
-    title, *page = (module.__doc__ or "").split("\n\n")
-    examples = page[page.index("Try") + 1].replace("    ", "  ") if "Try" in page else ""
+    title, page = (module.__doc__ or "").partition("\n\n")[::2]
+    examples = "\n".join(re.findall("^  (  python .*)", page, re.MULTILINE))
     text = dict(usage=f"python {script}.py [flags]", description=textwrap.fill(title, 80))
-    text["epilog"] = f"examples:\n{examples}"
-    layout = dict(max_help_position=27, width=80)
-    text["formatter_class"] = lambda prog: argparse.RawDescriptionHelpFormatter(prog, **layout)
+    layout = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=27, width=80)
+    text |= dict(epilog=f"examples:\n{examples}", formatter_class=layout)
     parser = Parser(allow_abbrev=False, add_help=False, **text)
-    titles = "what you will use first", "the algorithm", "the rest"
-    first, algorithm, rest = map(parser.add_argument_group, titles)
+    first, algorithm, rest = map(parser.add_argument_group, GROUPS)
     first.add_argument("--help", "-h", action="help", help="show this and end")
     hp, flags = keywords(train), keywords(Flags)
     flags = {name: flags[name] for name in names or flags} | hp
-    for name, (kind, _, meaning) in flags.items():
+    for name, (kind, default, meaning) in flags.items():
         group = first if name in FIRST else algorithm if name in hp else rest
         meaning = meaning.replace("%", "%%") + " [%(default)s]" * (name in hp or kind is bool)
         group.add_argument(flag(name), help=meaning, **STYLES[kind])
-    parser.set_defaults(**{name: default for name, (_, default, _) in flags.items()})
-    if "literal" in flags and "--literal" in argv:
-        parser.set_defaults(**module.LITERAL)
+        parser.set_defaults(**{name: default})
+    if "--literal" in argv:
+        parser.set_defaults(**getattr(module, "LITERAL", {}))
     args, given = parser.parse_args(argv), {a.split("=")[0] for a in argv if a.startswith("--")}
     return args, {name: getattr(args, name) for name in hp}, given
 
@@ -191,24 +182,22 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check(hp: dict, table: bool = False) -> None:
+# What a hyperparameter can be at least and at most; others: COUNT if whole, NUMBER if not.
+COUNT, NUMBER, SHARE, FEW = (1, 2_000_000_000), (0, 1e9), (0, 1), (1, 1_000)
+LIMITS = dict(gamma=SHARE, gae_lambda=SHARE, epsilon=SHARE, tau=SHARE, alpha=(1e-9, 1))
+LIMITS |= dict(workers=FEW, n_envs=FEW, seed=(0, COUNT[1]), warmup=(0, COUNT[1]))
+
+
+def check(hp: dict) -> None:
     """Refuse a hyperparameter that cannot be.
 
     Raises:
-        BadInput: a count below 1, a negative or infinite number, or a share outside of [0, 1].
+        BadInput: it is outside of its limits.
     """
     for name, x in hp.items():
-        share = name in ("gamma", "gae_lambda", "epsilon", "tau") or (table and name == "alpha")
-        least, most = 0, 1 if share else inf
-        if type(x) is int:
-            least, most = int(name not in ("seed", "warmup")), 2**31 - 1
-            most = 1000 if name in ("workers", "n_envs") else most  # before they fill the memory
-        if not least <= x <= most or x == inf or (name == "alpha" and x == 0):
-            interval = f"{'above' if name == 'alpha' else 'at least'} {least}"
-            interval += f" and at most {most}" if most < inf else ", and finite"
-            raise BadInput(f"{flag(name)} {x}: it must be {interval}")
-    if hp.get("batch", 0) > hp.get("memory", inf):
-        raise BadInput(f"--batch {hp['batch']}: more than --memory {hp['memory']} holds")
+        least, most = LIMITS.get(name, COUNT if type(x) is int else NUMBER)
+        if not least <= x <= most:
+            raise BadInput(f"{flag(name)} {x}: it must be at least {least} and at most {most}")
 
 
 # -------------------------------------------------------------------------------- during training
@@ -260,28 +249,24 @@ class Progress:
         seconds = time.perf_counter() - self.start
         row = len(self.rows) + 1, step, round(seconds, 3), float(episode_return), int(length)
         self.rows.append(row)
-        mean, n = self.mean()
-        if self.goal is not None and n == self.window and mean >= self.goal:
+        last = [row[3] for row in self.rows[-self.window :]]
+        self.mean, n = sum(last) / len(last), len(last)
+        if self.goal is not None and n == self.window and self.mean >= self.goal:
             self.solved = self.solved or row
         if seconds > self.shown_next:  # after 1, 2, 4, 8 seconds, then every 10
             self.shown_next = seconds + min(seconds, 10)
             line = f"episode {len(self.rows)}, step {step} of {self.steps}, mean return of the last"
-            say(f"{line} {n}: {mean:.1f}, {step / seconds:.0f} steps/s")
+            say(f"{line} {n}: {self.mean:.1f}, {step / seconds:.0f} steps/s")
         return self.stopped or bool(self.solved and self.until_solved)
 
-    def mean(self) -> tuple[float, int]:
-        """The mean of the last returns, and of how many."""
-        last = [row[3] for row in self.rows[-self.window :]]
-        return sum(last) / len(last), len(last)
-
     def summary(self) -> str:
-        """Lines for the end of the training, which is now."""
-        seconds = time.perf_counter() - self.start
-        text = f"{'interrupted after' if self.stopped else 'trained for'} {len(self.rows)} episodes"
+        """Lines for the end of the training."""
+        episodes = len(self.rows)
+        text = f"{'interrupted after' if self.stopped else 'trained for'} {episodes} episodes"
         if not self.rows:
             return f"{text}: none has ended; give more --steps"
-        text += ", {1} steps, {0:.1f} s\nmean return of the last {3} episodes of training: {2:.2f}"
-        text = text.format(seconds, self.rows[-1][1], *self.mean())
+        text += ", {1} steps, {2:.1f} s\nmean return of the last ".format(*self.rows[-1])
+        text += f"{min(episodes, self.window)} episodes of training: {self.mean:.2f}"
         if self.goal is not None:
             text += "\nsolved" if self.solved else "\nnot solved"
             text += f" (mean of {self.window} at or above {self.goal:g})"
@@ -305,13 +290,15 @@ class Shown(gym.Wrapper):
 
     def show(self, result: tuple) -> tuple:
         """Print the present state, on a terminal over the one before it; returns the result."""
-        if self.episode <= 12 and self.env.render_mode == "ansi":
+        if self.episode > 12:
+            return result
+        if self.env.render_mode == "ansi":
             text = self.env.render().rstrip("\n")
             say(self.over + text)
             if sys.stdout and sys.stdout.isatty():
                 time.sleep(0.05)
                 self.over = f"\x1b[{text.count(chr(10)) + 1}A\x1b[J"
-        if self.episode <= 12 and any(result[2:4]):
+        if any(result[2:4]):
             say(f"{self.over}Episode {self.episode}: total_steps = {self.steps}")
             self.over = ""
         return result
@@ -320,7 +307,112 @@ class Shown(gym.Wrapper):
 # ---------------------------------------------------------------------------------------- the run
 
 
-class Run:
+class Job:
+    """A command line, and the folder in which what was learned is kept.
+
+    Args:
+        script: the script's name, "dqn".
+        train, argv: as main().
+        names: as parse().
+
+    Attributes:
+        flags: those of Flags, with their values.
+        hp: the hyperparameters, those of train().
+        env_id, env_kwargs: the environment of the saved run (--load), or none.
+        saves: whether anything is saved.
+
+    Raises:
+        BadInput: a flag or the saved run cannot work.
+    """
+
+    def __init__(self, script: str, train: Callable, argv, *names: str):
+        self.script, self.train = script, train
+        self.flags, self.hp, given = parse(train, argv, script, *names)
+        self.env_id, self.env_kwargs = "", {}
+        if self.flags.load:
+            self.read_settings(given)
+        check(self.hp)
+        self.seed, self.saves = self.hp["seed"], self.flags.save and not self.flags.load
+
+    def read_settings(self, given: set[str]) -> None:
+        """Take environment and hyperparameters from the saved run; `given` are the flags given."""
+        folder = self.flags.load
+        if other := given - {"--load", "--seed", "--render", "--record", "--picture"}:
+            raise BadInput(f"--load brings its own settings; leave out {' '.join(sorted(other))}")
+        try:
+            run = json.loads((folder / "run.json").read_text())
+            assert run["script"] == self.script, f"saved by {run['script']}.py"
+            self.env_id, self.env_kwargs = str(run["env"]), dict(run["env_kwargs"])
+            saved = run["hyperparameters"] | {"seed": self.hp["seed"]}
+            self.hp = {name: type(x)(saved.get(name, x)) for name, x in self.hp.items()}
+        except Exception as error:  # whatever stands there instead
+            why = f"run.json is missing or does not fit: {envs.first_line(error)}"
+            raise BadInput(f"--load {folder}: {why}") from None
+
+    def choose_folder(self, label: str = "", *others: Path | None) -> None:
+        """Choose `out`, and check that its files and others can be written.
+
+        Raises:
+            BadInput: one of them cannot, or a folder has its name.
+        """
+        self.out = self.flags.out or Path("runs", self.script, label, f"seed{self.seed}")
+        files = [self.out / "weights.pt"] * self.saves
+        for path in filter(None, [*files, *others]):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=path.parent).close()
+                if path.is_dir():
+                    raise IsADirectoryError(0, "it is a folder")
+            except OSError as error:
+                why = f"cannot write {path}: {error.strerror}"
+                raise BadInput(f"{why}; choose another folder, or --no-save") from None
+
+    def save(self, rows: list[tuple], learned: list, **results) -> None:
+        """Save returns.csv, and weights.pt with run.json if anything was learned.
+
+        Args:
+            rows: of returns.csv, the names first.
+            learned: a table or networks, or nothing.
+            results: for run.json.
+
+        Raises:
+            OSError: as write().
+        """
+        table = "".join(",".join(map(str, row)) + "\n" for row in rows)
+        files = {"returns.csv": table.encode()}
+        if learned:
+            weights = modules(learned).state_dict()
+            torch.save({name: w.cpu() for name, w in weights.items()}, content := io.BytesIO())
+            versions = {package.__name__: package.__version__ for package in (gym, np, torch)}
+            settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
+            settings |= dict(hyperparameters=self.hp, **results, versions=versions)
+            run = json.dumps(settings, indent=2, default=str) + "\n"
+            files |= {"weights.pt": content.getvalue(), "run.json": run.encode()}
+        if self.saves:
+            write(self.out, files)
+
+    def save_picture(self, draw: Callable[[], bytes]) -> None:
+        """Save returns.png; if that fails, it costs nothing else."""
+        if self.saves:
+            with contextlib.suppress(Exception):
+                write(self.out, {"returns.png": draw()})
+
+    def filled(self, learned: list) -> list:
+        """Fill a table or networks of the right shapes from weights.pt. Nothing in it is executed.
+
+        Raises:
+            BadInput: the file is missing, damaged, or of other shapes.
+        """
+        file = self.flags.load / "weights.pt"
+        try:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+            modules(learned).load_state_dict(weights)
+        except Exception as error:
+            raise BadInput(f"{file} does not fit; train again ({envs.short(error)})") from None
+        return learned
+
+
+class Run(Job):
     """One run of a script. Making it checks every flag, before training and not an hour later.
 
     Args:
@@ -331,31 +423,29 @@ class Run:
     """
 
     def __init__(self, script, train, argv, env, act, value, table):
-        self.script, self.train, self.act, self.value, self.table = script, train, act, value, table
-        self.flags, self.hp, given = parse(train, argv, script)
-        env_id = env if self.flags.env is None else self.flags.env
-        self.env_kwargs = dict(self.flags.env_kwargs or [])
-        if self.flags.load:
-            env_id, self.env_kwargs, self.hp = loaded(self.flags.load, script, self.hp, given)
-        check(self.hp, table)
-        self.open = functools.partial(envs.make, env_id, table, **self.env_kwargs)
+        super().__init__(script, train, argv)
+        if not self.flags.load:
+            self.env_id, self.env_kwargs = self.flags.env or env, dict(self.flags.env_kwargs or [])
+        self.act, self.value, self.table = act, value, table
+        self.open = functools.partial(envs.make, self.env_id, table, **self.env_kwargs)
         one, parameters = self.open(), inspect.signature(train).parameters
         envs.check(one, script)
-        self.env_id = "".join(env_id.rpartition(":")[:2]) + envs.name_of(one)  # with its version
-        images, self.takes_function = envs.shows_images(one), "make_env" in parameters
-        if images and "trunk" not in parameters:
-            raise BadInput(f"{env_id}: {script}.py does not take images; use ppo.py")
-        self.trunk = dict(trunk=pixels.Convolutions) if images else {}
-        self.gpu = images and torch.cuda.is_available() and "workers" not in self.hp
-        self.title = f"{script}.py on {self.env_id}, seed {self.hp['seed']}"
-        label = "-".join([self.env_id, *(f"{k}={v}" for k, v in self.env_kwargs.items())])
-        label = Path("runs", script, re.sub("[/:]", "-", label), f"seed{self.hp['seed']}")
-        self.out, self.saves = self.flags.out or label, self.flags.save and not self.flags.load
+        name = envs.name_of(one)  # with its version
+        self.title = f"{script}.py on {name}, seed {self.seed}"
+        self.takes_function, self.trunk = "make_env" in parameters, {}
+        if envs.shows_images(one):
+            if "trunk" not in parameters:
+                raise BadInput(f"{name}: {script}.py does not take images; use ppo.py")
+            self.trunk = dict(trunk=pixels.Convolutions)
+            if torch.cuda.is_available() and "workers" not in self.hp:
+                torch.set_default_device("cuda")
+        self.check_pictures(one)
+        label = "-".join([name, *(f"{k}={v}" for k, v in self.env_kwargs.items())])
+        self.choose_folder(label.replace("/", "-"), self.flags.record, self.flags.picture)
         self.progress = Progress(one, self.hp["steps"], self.flags.stop_when_solved)
-        self.check_files(one)
 
-    def check_files(self, env: gym.Env) -> None:
-        """Check --out, --record, --picture and --render."""
+    def check_pictures(self, env: gym.Env) -> None:
+        """Check --picture, --render and --record."""
         flags, modes = self.flags, env.metadata.get("render_modes", [])
         drawable = isinstance(env.unwrapped, envs.FiniteMDP)
         if flags.picture and not (drawable and flags.picture.suffix == ".png"):
@@ -367,27 +457,18 @@ class Run:
         if flags.render and not (self.text or screen):
             raise BadInput("--render: there is no screen here; use --record clip.gif")
         if flags.record or (flags.render and not self.text):
-            kind = flags.record.suffix if flags.record else ".gif"
-            try:  # a clip of one image, so that a missing package shows now
-                with contextlib.closing(self.open(render_mode="rgb_array")) as world:
-                    world.reset()
-                    plotting.clip([plotting.frame(world.render(), 0.0)], 30, kind)
+            try:  # so that a missing package shows now
+                self.clip(flags.record.suffix if flags.record else ".gif", whole=False)
             except Exception as error:
                 why = f"{self.env_id} cannot be drawn: {envs.first_line(error)}"
                 raise BadInput(f"{why} (--record takes .gif, .mp4 with imageio-ffmpeg)") from error
-        files = [self.out / name for name in FILES if self.saves]
-        check_writable(*filter(None, [flags.record, flags.picture, *files]))
 
     def go(self) -> int:
         """Train or load, evaluate, save, show. Returns the exit status."""
-        with torch.device("cuda") if self.gpu else contextlib.nullcontext():  # of new tensors
-            self.learned = self.load() if self.flags.load else self.learn()
-            greedy = self.evaluate()
-            if self.saves:
-                with contextlib.suppress(Exception):  # a picture that fails costs nothing else
-                    image = plotting.learning_curve(self.progress, self.title, greedy)
-                    write(self.out, {"returns.png": image})
-            self.show()
+        self.learned = self.load() if self.flags.load else self.learn()
+        greedy = self.evaluate()
+        self.save_picture(lambda: plotting.learning_curve(self.progress, self.title, greedy))
+        self.show()
         return 130 if self.progress.stopped else 0
 
     def trained(self, watched: bool = False, **keywords) -> list:
@@ -399,27 +480,19 @@ class Run:
 
     def learn(self) -> list:
         """What was learned. It is saved at once, before anything else can go wrong."""
-        learned, self.progress.start = [], time.perf_counter()
-        with ctrl_c(self.progress):
+        learned, progress = [], self.progress
+        with ctrl_c(progress):
             try:
-                learned = self.trained(self.text, on_episode=self.progress)
+                learned = self.trained(self.text, on_episode=progress)
             finally:  # where it diverged, the returns are worth a look; older weights stay there
-                summary = self.progress.summary()
-                settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
-                settings |= dict(hyperparameters=self.hp, solved=self.progress.solved)
-                if self.saves:
-                    write(self.out, packed(settings, [COLUMNS, *self.progress.rows], learned))
-        say(summary + f"\nsaved in {self.out}" * self.saves)
+                self.save([COLUMNS, *progress.rows], learned, solved=progress.solved)
+        say(progress.summary() + f"\nsaved in {self.out}" * self.saves)
         return learned
 
     def load(self) -> list:
-        """What was learned, from the files of a saved run. Nothing in them is executed.
-
-        Raises:
-            BadInput: the file is missing, damaged, or of another shape.
-        """
+        """What was learned, from the files of a saved run."""
         none = {name: n for name, n in dict(steps=0, workers=1).items() if name in self.hp}
-        return load_weights(self.flags.load, self.trained(**none))  # of the same shapes
+        return self.filled(self.trained(**none))  # of the same shapes
 
     # ------------------------------------------------------------------------------- afterwards
 
@@ -435,35 +508,40 @@ class Run:
 
     def evaluate(self) -> list[float]:
         """Play the greedy policy, and print its mean return; returns the returns."""
-        seed = self.hp["seed"] + 1_000_000  # not the episodes it was trained on
-        played = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
-        returns, (_, length, ended) = [total for total, _, _ in played], played[-1]
-        line = f"greedy policy, {len(played)} episodes: mean return {np.mean(returns):.2f}"
-        line += f", standard deviation {np.std(returns):.2f}"
-        say(line if ended else f"{line}; the last one was cut off after {length} steps")
+        seed = self.seed + 1_000_000  # not the episodes it was trained on
+        returns = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
+        line = f"greedy policy, {len(returns)} episodes: mean return {np.mean(returns):.2f}"
+        say(f"{line}, standard deviation {np.std(returns):.2f}")
         return returns
 
     def show(self) -> None:
         """--picture, --record, --render, and the table."""
-        flags, seed = self.flags, self.hp["seed"]
+        flags = self.flags
         if flags.picture:
             look = lambda s: (self.greedy(s), self.value and float(self.ask(self.value, s)))
             self.draw(flags.picture, plotting.picture(self.open(), look, self.title))
         if flags.record:
-            world, frames = self.open(render_mode="rgb_array"), []
-            take = lambda total: frames.append(plotting.frame(world.render(), total))
-            play(world, self.greedy, seed=seed, watch=take)
-            fps = world.metadata.get("render_fps", 30)
-            self.draw(flags.record, plotting.clip(frames, fps, flags.record.suffix))
+            self.draw(flags.record, self.clip(flags.record.suffix))
         if flags.render:
             world = Shown(self.open(render_mode="ansi" if self.text else "human"))
             for episode in range(1, 4):
-                play(world, self.greedy, seed=seed + episode, watch=window_closed)
+                play(world, self.greedy, seed=self.seed + episode, watch=window_closed)
             world.close()
         if self.table:
             table = np.array2string(self.learned[0], precision=4, suppress_small=True)
             names = ", ".join(getattr(self.open().unwrapped, "action_names", ["a = 0, 1, ..."]))
             say(f"Q-table, a row for each state, columns {names}:\n{table}")
+
+    def clip(self, kind: str, whole: bool = True) -> bytes:
+        """A clip of an episode of the greedy policy, or of its first image."""
+        world, frames = self.open(render_mode="rgb_array"), []
+
+        def watch(total: float) -> bool:
+            frames.append(plotting.frame(world.render(), total))
+            return not whole
+
+        play(world, self.greedy, seed=self.seed, watch=watch)
+        return plotting.clip(frames, world.metadata.get("render_fps", 30), kind)
 
     def draw(self, path: Path, content: bytes) -> None:
         """Save a picture or a clip, and say where."""
@@ -483,19 +561,19 @@ def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambd
         watch: called with the return so far after each reset and step; a true result ends it.
 
     Returns:
-        A list of (return, length, whether it ended); the last episode may not have ended.
+        The return of each episode; the last one may not have ended.
     """
-    played, budget = [], most_steps
-    while len(played) < episodes and budget > 0:
-        state, _ = env.reset(seed=None if played else seed)
-        total, length, done, closed = 0.0, 0, False, watch(0.0)
-        while not (done or closed or length == budget):
+    returns = []
+    while len(returns) < episodes and most_steps > 0:
+        state, _ = env.reset(seed=None if returns else seed)
+        total, done, closed = 0.0, False, watch(0.0)
+        while not done and not closed and most_steps > 0:
             state, reward, terminated, truncated, _ = env.step(policy(state))
-            total, length, done = total + reward, length + 1, terminated or truncated
+            total, done, most_steps = total + reward, terminated or truncated, most_steps - 1
             closed = watch(total)
-        played.append((total, length, done))
-        budget = 0 if closed else budget - length
-    return played
+        returns.append(total)
+        episodes = 0 if closed else episodes
+    return returns
 
 
 def window_closed(total: float = 0.0) -> bool:
@@ -507,108 +585,28 @@ def window_closed(total: float = 0.0) -> bool:
 # --------------------------------------------------------------------------------------- the files
 
 
-def packed(settings: dict, rows: list[tuple], learned: list) -> dict[str, bytes]:
-    """A run's files, name -> content: returns.csv, and run.json with what was learned, if it was.
-
-    Args:
-        settings: for run.json.
-        rows: of returns.csv, the names first.
-        learned: a table or networks, or nothing.
-    """
-    files, content = {}, io.BytesIO()
-    if learned:
-        weights = modules(learned).state_dict()
-        torch.save({name: weight.cpu() for name, weight in weights.items()}, content)
-        versions = {module.__name__: str(module.__version__) for module in (gym, np, torch)}
-        run = json.dumps(settings | dict(versions=versions), indent=2, default=str) + "\n"
-        files = {"weights.pt": content.getvalue(), "run.json": run.encode()}
-    table = "".join(",".join(map(str, row)) + "\n" for row in rows)
-    return files | {"returns.csv": table.encode()}
-
-
 def modules(learned: list) -> torch.nn.ModuleList:
     """Networks, and tables as if they were networks: both are saved and loaded alike."""
     table = lambda x: torch.nn.ParameterList([torch.from_numpy(x)])  # it shares the array's memory
     return torch.nn.ModuleList([table(x) if isinstance(x, np.ndarray) else x for x in learned])
 
 
-def load_weights(folder: Path, learned: list) -> list:
-    """Fill a table or networks of the right shapes from a saved run's file.
-
-    Raises:
-        BadInput: the file is missing, damaged, or of other shapes.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            weights = torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)
-        modules(learned).load_state_dict(weights)
-        return learned
-    except Exception as error:
-        why = textwrap.shorten(str(error) or type(error).__name__, 120, placeholder=" ...")
-        raise BadInput(f"--load {folder}: weights.pt does not fit; train again ({why})") from None
-
-
-def loaded(folder: Path, script: str, hp: dict, given: set[str]) -> tuple[str, dict, dict]:
-    """Environment, its options and hyperparameters of a saved run.
-
-    Raises:
-        BadInput: run.json is missing or damaged, of another script, or the command line says
-            something else.
-    """
-    try:
-        run = json.loads((folder / "run.json").read_text())
-        origin, env_id, options = str(run["script"]), str(run["env"]), dict(run["env_kwargs"])
-        saved = {name: type(x)(run["hyperparameters"].get(name, x)) for name, x in hp.items()}
-    except Exception as error:  # whatever stands there instead
-        why = f"run.json is missing or damaged ({type(error).__name__})"
-        raise BadInput(f"--load {folder}: {why}; give a folder that --out wrote") from None
-    if origin != script:
-        raise BadInput(f"--load {folder}: saved by {origin}.py; use that script")
-    if other := given - {"--load", "--seed", "--render", "--record", "--picture"}:
-        flags = " ".join(sorted(other))
-        raise BadInput(f"--load {folder}: it has its own settings; leave out {flags}")
-    return env_id, options, saved | {"seed": hp["seed"]}
-
-
-def check_writable(*paths: Path) -> None:
-    """Make the folders of these files, and a temporary file in each.
-
-    Raises:
-        BadInput: that does not work, or a folder has one of the names.
-    """
-    for path in paths:
-        try:
-            if path.is_dir():
-                raise BadInput(f"{path} is a folder; choose another name")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            why = f"cannot write to {path.parent}: {error.strerror}"
-            raise BadInput(f"{why}; choose another folder, or --no-save") from None
-
-
 def write(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files; if that fails (a full disk), into a temporary folder.
+    """Write files: all of them beside the old ones first, so that a full disk spares those.
 
     Raises:
-        OSError: it failed; the message says where the files are instead, if they are anywhere.
+        OSError: it failed; the message says in which temporary folder the files are instead.
     """
     try:
-        put(folder, files)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as parts:
+            for name, content in files.items():
+                Path(parts, name).write_bytes(content)
+            for name in files:
+                Path(parts, name).replace(folder / name)
     except OSError as error:
-        where = "nothing is saved"
-        with contextlib.suppress(OSError):
-            spare = Path(tempfile.mkdtemp(prefix="deep-rl-"))
-            put(spare, files)
-            where = f"saved in {spare} instead"
-        raise OSError(f"cannot write to {folder}: {error.strerror}; {where}") from None
-
-
-def put(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files: first all of them beside the old ones, so that a full disk spares those."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as parts:
+        spare = Path(tempfile.mkdtemp(prefix="deep-rl-"))
         for name, content in files.items():
-            Path(parts, name).write_bytes(content)
-        for name in files:
-            Path(parts, name).replace(folder / name)
+            Path(spare, name).write_bytes(content)
+        why = f"cannot write to {folder}: {error.strerror}"
+        raise OSError(f"{why}; saved in {spare} instead") from None

@@ -162,24 +162,17 @@ def test_states():
     assert seen(MultiDiscrete([4, 5]), np.array([2, 3]), table=True) == 13
 
 
-def test_actions():
-    """Counted from 0; clipped as far as the box is bounded. Bounded boxes: test_formulas."""
-    both = np.float32([-0.5, 9])
-    for space, action, sent in (
-        (Discrete(3, start=-1), np.int64(2), 1),
-        (Box(-np.inf, np.inf, (2,), np.float32), both, both),
-        (Box(np.float32([0, 0]), np.float32([np.inf, 5])), both, [0, 5]),
-    ):
-        env = envs.prepared(probe := Probe(actions=space))
-        env.reset()
-        env.step(action)
-        assert probe.log[0][1] == pytest.approx(sent) and space.contains(probe.log[0][1])
+def test_actions_are_counted_from_0():
+    """Boxes: test_formulas."""
+    env = envs.prepared(probe := Probe(actions=Discrete(3, start=-1)))
+    env.reset()
+    env.step(np.int64(2))
+    assert probe.log[0][1] == 1
 
 
 def test_what_is_no_number():
     for state, scale, action, says in (
         (1, np.inf, 0, "Probe gave the reward"),
-        (1, np.ones(2), 0, "Probe gave the reward"),
         (1, 1, np.nan, "training diverged; lower the step sizes"),
         (np.nan, 1, 0, r"Probe shows \["),
     ):
@@ -196,13 +189,13 @@ def test_what_is_no_number():
         ("Probe-v0", dict(states=Sequence(VECTOR)), "no script takes Sequence"),
         ("Probe-v0", dict(actions=Box(-1, 1, (2, 2))), "no script takes"),
         ("Probe-v0", dict(actions=Box(0, 9, (2,), np.int32)), "no script takes"),
-        ("Probe-v0", dict(actions=Box(*np.float32([[0, 1], [1, 1]]))), "equal bounds"),
-        ("CartPol-v1", {}, "'CartPol-v1' does not open: there is none of this name; try CartPole"),
-        ("Qwxyz", {}, "try CartPole-v1, Maze-v0$"),
-        ("", {}, "try CartPole-v1"),
-        ("no_such:Env-v0", {}, "pip install no_such"),
-        ("ALE/Pong-v5", {}, "pip install ale-py opencv-python-headless"),
-        ("MinAtar/Breakout-v1", {}, "pip install minatar"),
+        ("Probe-v0", dict(actions=Box(*np.float32([[0, 1], [1, 1]]))), "no script takes"),
+        ("Probe-v0", dict(actions=Box(-np.inf, np.inf, (2,))), "no script takes"),
+        ("CartPol-v1", {}, "'CartPol-v1' does not open: .* Did you mean: `CartPole`?"),
+        ("", {}, "Malformed environment ID"),
+        ("no_such:Env-v0", {}, "No module named 'no_such'.* README.md"),
+        ("ALE/Pong-v5", {}, "ale_py.* README.md"),
+        ("MinAtar/Breakout-v1", {}, "minatar.* README.md"),
         ("Treasure-v0", dict(size=1), "at least 2"),
         ("Maze-v0", dict(size=3), "at least 4"),
         ("MiniPong-v0", dict(skill=2), "skill in"),
