@@ -1,5 +1,6 @@
-"""One run of Stable-Baselines3 with the zoo's settings for the environment, or of a random player.
+"""One run, judged by 100 episodes: of a script, Stable-Baselines3 or a random player.
 
+    python -m benchmark.peers dqn --env CartPole-v1 --seed 0
     python -m benchmark.peers sb3_ppo --env CartPole-v1 --steps 100000 --seed 0
     python -m benchmark.peers random --env CartPole-v1
 
@@ -9,6 +10,7 @@ takes its defaults, without a word). The last lines are those of the project's o
 
 import argparse
 import contextlib
+import importlib
 import io
 import sys
 import tempfile
@@ -18,18 +20,18 @@ from unittest import mock
 
 import numpy as np
 
+from common import envs, runs
+from tools.slide import SCRIPTS
+
 EPISODES, STEPS = 100, 100_000  # of the player that is judged
 
 
 def random_player(env_id: str, seed: int) -> tuple[list[float], str]:
     """Play at random. Returns the returns of the episodes, and what training took."""
-    from common import envs, runs
-
     env = envs.make(env_id)
     env.action_space.seed(seed)
     policy = lambda state: env.action_space.sample()
-    returns = runs.play(env, policy, seed=seed, episodes=EPISODES, most_steps=STEPS)
-    return returns, "trained for 0 steps, 0.0 s"
+    return runs.play(env, policy, seed=seed, episodes=EPISODES, most_steps=STEPS), "trained for 0 s"
 
 
 def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float], str]:
@@ -56,6 +58,10 @@ def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float]
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] and argv[0] in SCRIPTS:
+        runs.EPISODES, runs.STEPS = EPISODES, STEPS
+        return importlib.import_module(argv[0]).main([*argv[1:], "--no-save"])
     parser = argparse.ArgumentParser("python -m benchmark.peers", description=__doc__)
     parser.add_argument("player", choices="random sb3_a2c sb3_ddpg sb3_dqn sb3_ppo".split())
     parser.add_argument("--env", required=True)

@@ -20,18 +20,13 @@ from pathlib import Path
 
 import joblib
 
+from common.runs import say
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
-KEY, WHERE = ("section", "script", "env", "flags", "seed"), ("commit", "processor")
+KEY = ("section", "script", "env", "flags", "seed")
 PLAN = tomllib.loads((ROOT / "benchmark" / "plan.toml").read_text())
 SAID = PLAN["columns"]  # section -> column of its CSV -> where a program says it
-# A script as from the command line, but the greedy policy plays 100 episodes.
-SCRIPT = """
-import importlib, sys
-from common import runs
-runs.EPISODES, runs.STEPS = 100, 100_000
-sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
-"""
 
 
 def beside(row: dict) -> dict[str, tuple[str, str, int]]:
@@ -63,44 +58,35 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def command(script: str, env: str, flags: str, seed: str) -> list[str]:
-    """A run's command, as typed in the repository's folder."""
-    own = (ROOT / f"{script}.py").exists()
-    program = [f"{script}.py"] if own else ["-m", "benchmark.peers", script]
-    return [*program, *(["--env", env] if env else []), *flags.split(), "--seed", seed]
+    """A run's command, for Python in the repository's folder."""
+    where = ["--env", env] if env else []
+    return ["-m", "benchmark.peers", script, *where, *flags.split(), "--seed", seed]
 
 
 def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
     """Make one run. Returns it, its line in the CSV, and why it failed if there is no line."""
-    arguments = command(*run[1:])
-    if arguments[0] != "-m":
-        arguments = ["-c", SCRIPT, run[1], *arguments[1:], "--no-save"]
     # One thread: the networks are small, and each core has a run of its own.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    how = dict(cwd=ROOT, env=environment, capture_output=True, text=True)
-    done = subprocess.run([sys.executable, *arguments], check=False, **how)
+    how = dict(cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command(*run[1:])], check=False, **how)
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: training diverged
         return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-    line = dict(zip(KEY, run, strict=True))
+    line = dict(zip(KEY, run, strict=True)) | where()
     for name, pattern in SAID[run[0]].items():
         found = re.search(pattern, done.stdout, re.M)
         line[name] = found[1] if found else ""
     if done.returncode == 1:
         line["return"] = "-inf"
-    return run, line | {"commit": commit(), "processor": processor()}, ""
+    return run, line, ""
 
 
-def commit() -> str:
-    """The commit that is checked out, and whether files differ from it."""
+def where() -> dict[str, str]:
+    """The commit, whether files differ from it, and the processor, which may round differently."""
     git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
     changed = git("status", "--porcelain", "-uno", "--", "*.py").stdout
-    return git("rev-parse", "--short=10", "HEAD").stdout.strip() + " with changes" * bool(changed)
-
-
-def processor() -> str:
-    """The processor's name: another one rounds differently, so a seed may end elsewhere there."""
+    commit = git("rev-parse", "--short=10", "HEAD").stdout.strip() + " with changes" * bool(changed)
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
+    return dict(commit=commit, processor=[*names, platform.processor()][0])
 
 
 def write(path: Path, line: dict[str, str], columns: list[str]) -> None:
@@ -123,24 +109,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=-1, help="runs at a time [as many as cores]")
     args = parser.parse_args(argv)
     chosen = (args.only, args.script, args.env, None, args.seeds)
-    wants = lambda run: all(c is None or part in c for part, c in zip(run, chosen, strict=True))
-    runs = [run for run in planned() if wants(run)]
-    paths = {section: RESULTS / f"{section}.csv" for section in SAID}
-    key = lambda line, *names: tuple(line[name] for name in names)
-    done = {(s, *key(line, *KEY[1:])) for s, path in paths.items() for line in read(path)}
-    older = {("learn", *key(line, *KEY[1:4])) for line in read(RESULTS / "summaries.csv")}
+    wants = lambda run: all(not c or part in c for part, c in zip(run, chosen, strict=True))
+    runs = list(filter(wants, planned()))
+    key = lambda line, names: tuple(line[name] for name in names)
+    done = {(s, *key(line, KEY[1:])) for s in SAID for line in read(RESULTS / f"{s}.csv")}
+    older = {("learn", *key(line, KEY[1:4])) for line in read(RESULTS / "summaries.csv")}
     missing = [run for run in runs if run not in done and run[:4] not in older]
-    print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do")
+    say(f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do")
     if args.dry_run:
-        print(*(f"python {' '.join(command(*run[1:]))}" for run in missing), sep="\n")
+        say("\n".join(f"python {' '.join(command(*run[1:]))}" for run in missing))
         return 0
     failed = 0
     parallel = joblib.Parallel(args.jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
     for run, line, why in parallel(joblib.delayed(measure)(*run) for run in missing):
-        print("failed:" if why else "done:", "python", *command(*run[1:]), why, flush=True)
+        say(f"{'failed' if why else 'done'}: python {' '.join(command(*run[1:]))} {why}")
         failed += bool(why)
         if line:
-            write(paths[run[0]], line, [*KEY[1:], *SAID[run[0]], *WHERE])
+            columns = [*KEY[1:], *SAID[run[0]], "commit", "processor"]
+            write(RESULTS / f"{run[0]}.csv", line, columns)
     return int(failed > 0)
 
 

@@ -3,9 +3,10 @@
     python -m benchmark.speed                                  the scripts and Stable-Baselines3
     python -m benchmark.speed --cleanrl DIR --minimalrl DIR    and clones of these repositories
 
-Every program runs as it is, with its own settings (Stable-Baselines3: its zoo's), one after the
-other, in three rounds. After the first START steps of an environment, when all programs learn, the
-processor time of the next SECONDS is taken. The median is written to docs/results/speed.csv.
+Every program runs as it is, with its own settings (Stable-Baselines3: its zoo's), three times.
+After the first START steps of an environment, when all programs learn, the processor time of the
+next SECONDS is taken. The median is written to docs/results/speed.csv, where a program's last line
+counts.
 CleanRL needs tensorboard.
 """
 
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from pathlib import Path
 from unittest import mock
 
@@ -29,26 +29,6 @@ from benchmark import run
 
 START, SECONDS = 12_000, 8.0
 COLUMNS = ["program", "env", "steps_per_second", "rounds", "commit", "processor"]
-
-
-def floor(env_id: str) -> None:
-    """Act with an untrained network, and learn nothing: no program can be faster."""
-    import torch
-    from torch import nn
-
-    torch.set_num_threads(1)
-    env = gym.make(env_id)
-    space, inputs = env.action_space, env.observation_space.shape[0]
-    layers = nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, gym.spaces.flatdim(space))
-    network = nn.Sequential(*layers)
-    state, _ = env.reset(seed=0)
-    while True:
-        with torch.inference_mode():
-            output = network(torch.from_numpy(state)).numpy()
-        action = output.argmax() if isinstance(space, gym.spaces.Discrete) else output
-        state, _, terminated, truncated, _ = env.step(action)
-        if terminated or truncated:
-            state, _ = env.reset()
 
 
 @contextlib.contextmanager
@@ -75,10 +55,7 @@ def counting(report, start: int = START, seconds: float = SECONDS):
 
 def measure(program: str, *flags: str) -> None:
     """Run a program in this process, and print its speed."""
-    old_gym = types.ModuleType("gym")  # minimalRL imports it, and gives make() an old option
-    vars(old_gym).update(vars(gym))
-    old_gym.make = lambda env_id, autoreset=None, **options: gym.make(env_id, **options)
-    sys.modules["gym"], sys.argv = old_gym, [program, *flags]
+    sys.modules["gym"], sys.argv = gym, [program, *flags]  # minimalRL imports it as gym
     say = lambda speed: print(f"\nspeed: {speed}", file=sys.__stdout__, flush=True)
     with counting(say):
         if program.endswith(".py"):
@@ -87,15 +64,11 @@ def measure(program: str, *flags: str) -> None:
             runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
-def speed(command: str, path: str) -> float:
+def speed(command: list[str], path: str) -> float:
     """Steps a second of one run, which then is ended; NaN if it ended too early."""
-    program, *flags = command.split()
+    python = [sys.executable, "-m", "benchmark.speed", "--measure", *command]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with tempfile.TemporaryDirectory() as folder:  # some programs write where they are started
-        if program.endswith(".py"):
-            program = run.ROOT / program  # an absolute path stays as it is
-            flags += ["--no-save"] if program.parent == run.ROOT else []
-        python = [sys.executable, "-m", "benchmark.speed", "--measure", str(program), *flags]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         how = dict(cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
         with subprocess.Popen(python, **how) as child:
             line = next((line for line in child.stdout if line.startswith("speed: ")), "")
@@ -106,8 +79,8 @@ def speed(command: str, path: str) -> float:
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a program failed."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] in (["--measure"], ["--floor"]):
-        (measure if argv[0] == "--measure" else floor)(*argv[1:])
+    if argv[:1] == ["--measure"]:
+        measure(*argv[1:])
         return 0
     style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
     parser = argparse.ArgumentParser("python -m benchmark.speed", description=__doc__, **style)
@@ -116,25 +89,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the programs, or some of them")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args(argv)
-    clones = {k: str(p.resolve()) for k in ("cleanrl", "minimalrl") if (p := getattr(args, k))}
-    path = os.pathsep.join([str(run.ROOT), *clones.values()])
-    wanted = [row for row in run.PLAN["speed"] if row["program"] in (args.only or row.values())]
-    wanted = [row for row in wanted if set(re.findall(r"{(\w+)}", row["run"])) <= clones.keys()]
-    speeds = {}
-    for row in wanted * args.rounds:
-        found = speed(row["run"].format(**clones), path)
-        speeds.setdefault((row["program"], row["env"]), []).append(found)
-        print(f"{found:8,.0f}  {row['program']}, {row['env']}", flush=True)
-    file = run.RESULTS / "speed.csv"
-    lines = {(line["program"], line["env"]): line for line in run.read(file)}
-    for key, found in speeds.items():
-        values = *key, f"{np.median(found):.0f}", len(found), run.commit(), run.processor()
-        if not np.isnan(found).any():  # else the line of before stays
-            lines[key] = dict(zip(COLUMNS, values, strict=True))
-    file.unlink(missing_ok=True)
-    for line in lines.values():
-        run.write(file, line, COLUMNS)
-    return int(np.isnan([x for found in speeds.values() for x in found]).any())
+    given = {name: path.resolve() for name, path in vars(args).items() if isinstance(path, Path)}
+    clones, failed = dict(here=run.ROOT) | given, False
+    for row in run.PLAN["speed"]:
+        needs = set(re.findall(r"{(\w+)}", row["run"]))
+        if needs <= clones.keys() and row["program"] in (args.only or row.values()):
+            command = [word.format(**clones) for word in row["run"].split()]
+            path = os.pathsep.join(map(str, clones.values()))
+            found = [speed(command, path) for _ in range(args.rounds)]
+            run.say(f"{np.median(found):8,.0f}  {row['program']}, {row['env']}")
+            line = row | dict(steps_per_second=f"{np.median(found):.0f}", rounds=len(found))
+            if np.isfinite(found).all():
+                run.write(run.RESULTS / "speed.csv", line | run.where(), COLUMNS)
+            failed |= not np.isfinite(found).all()
+    return int(failed)
 
 
 if __name__ == "__main__":

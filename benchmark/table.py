@@ -74,6 +74,7 @@ def measured(section: str, script: str, env: str, flags: str) -> SimpleNamespace
     return None
 
 
+@functools.cache
 def rows(section: str) -> list[SimpleNamespace]:
     """The plan's rows, each with what is measured of it."""
     plan = run.PLAN[section]
@@ -105,9 +106,9 @@ def chart(shown: list, label: str, right: list[str], legend: dict[str, dict], **
     return axes
 
 
-def steps_figure(learn: list) -> Figure:
+def steps_figure() -> Figure:
     """Figure 1: steps until solved, by default and to the letter."""
-    shown = [row for row in learn if row.ours and (row.literal or not row.off)]
+    shown = [row for row in rows("learn") if row.ours and (row.literal or not row.off)]
     tasks = [(row.script, row.env) for row in shown]
     shown.sort(key=lambda row: tasks.index((row.script, row.env)))  # --literal below the default
     styles = {"default": dict(color=BLUE, marker="o"), "--literal": dict(color=ORANGE, marker="s")}
@@ -125,10 +126,11 @@ def steps_figure(learn: list) -> Figure:
     return axes.figure
 
 
-def departures_figure(learn: list) -> Figure:
+def departures_figure() -> Figure:
     """Figure 2: what a departure buys, in steps or in seconds."""
-    shown = [row for row in learn if row.ours and row.off]
-    default = {(r.script, r.env): r.ours for r in learn if r.ours and not (r.off or r.literal)}
+    learn = [row for row in rows("learn") if row.ours]
+    shown = [row for row in learn if row.off]
+    default = {(r.script, r.env): r.ours for r in learn if not (r.off or r.literal)}
     styles = {"steps": dict(color=BLUE, marker="o"), "seconds": dict(color=ORANGE, marker="s")}
     never, texts = 16, [solved(row.ours) for row in shown]
     x = dict(xscale="log", xlim=(0.5, 17.5), xlabel="until solved: without it / with it (medians)")
@@ -145,9 +147,9 @@ def departures_figure(learn: list) -> Figure:
     return axes.figure
 
 
-def zoo_figure(zoo: list) -> Figure:
+def zoo_figure() -> Figure:
     """Figure 3: returns; 0 is a random player's and 1 the reference."""
-    shown = [row for row in zoo if row.ours and row.reference is not None]
+    shown = [row for row in rows("zoo") if row.ours and row.reference is not None]
     texts = [f"{number(row.ours.median)} of {number(row.reference)}" for row in shown]
     styles = {"one seed": SEED, "median": MEDIAN, "with other flags": TRIED, "SB3 here": SB3}
     x = dict(xlim=(-0.6, 1.3), xlabel="return: 0 a random player's, 1 the reference")
@@ -164,24 +166,23 @@ def zoo_figure(zoo: list) -> Figure:
 
 def page() -> str:
     """The text of docs/results.md."""
-    loader = jinja2.FileSystemLoader(run.ROOT / "benchmark")
     how = dict(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **how)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, **how)
     environment.filters |= dict(n=number, solved=solved)
-    learn, zoo = rows("learn"), rows("zoo")
-    at = lambda script, env: next(r for r in zoo if (r.script, r.env) == (script, env))
-    template = environment.get_template("results.md.jinja")
-    return template.render(learn=learn, zoo=zoo, at=at, measured=measured, csv=CSV)
+    template = environment.from_string((run.ROOT / "benchmark/results.md.jinja").read_text())
+    at = lambda script, env: next(r for r in rows("zoo") if (r.script, r.env) == (script, env))
+    shown = dict(learn=rows("learn"), zoo=rows("zoo"), at=at, measured=measured, csv=CSV)
+    return template.render(**shown)
 
 
 def main() -> int:
     """Write the page and its figures. Returns the exit status."""
-    learn = rows("learn")
-    figures = dict(steps=steps_figure(learn), departures=departures_figure(learn))
-    for name, figure in (figures | dict(zoo=zoo_figure(rows("zoo")))).items():
-        image = Image.open(io.BytesIO(plotting.png(figure))).convert("RGB")
+    for name, draw in dict(
+        steps=steps_figure, departures=departures_figure, zoo=zoo_figure
+    ).items():
+        image = Image.open(io.BytesIO(plotting.png(draw()))).convert("RGB")
         image.quantize(64).save(run.RESULTS / f"{name}.png", optimize=True)
-    (run.ROOT / "docs" / "results.md").write_text(page())
+    (run.ROOT / "docs/results.md").write_text(page())
     return 0
 
 

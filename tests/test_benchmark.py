@@ -52,12 +52,15 @@ def test_a_run_is_made_once_and_kept(tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     text = said(0, "--dry-run", "--only", "learn")
-    assert "1 runs, 0 of them done, 1 to do\npython qlearning_table.py --env Maze-v0" in text
+    assert (
+        "1 runs, 0 of them done, 1 to do\npython -m benchmark.peers qlearning_table --env Maze-v0"
+        in text
+    )
     assert not list(tmp_path.iterdir())
     said(0, "--only", "learn")
     before = (tmp_path / "learn.csv").read_text()
     assert "3 runs, 1 of them done, 2 to do" in (text := said(1))
-    assert "failed: python dqn.py" in text and "--gamma 7.0: it must be" in text
+    assert "failed: python -m benchmark.peers dqn" in text and "--gamma 7.0: it must be" in text
     assert "3 runs, 2 of them done, 1 to do" in said(0, "--dry-run")  # what failed is not kept
     assert (tmp_path / "learn.csv").read_text() == before
     (line,) = run.read(tmp_path / "learn.csv")
