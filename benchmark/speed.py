@@ -27,7 +27,8 @@ import numpy as np
 
 from benchmark import run
 
-START, SECONDS = 12_000, 8.0
+START, SECONDS, ROUNDS = 12_000, 8.0, 3
+CHILD = "import sys; from benchmark import speed; speed.measure(*sys.argv[1:])"
 COLUMNS = ["program", "env", "steps_per_second", "rounds", "commit", "processor"]
 
 
@@ -66,7 +67,7 @@ def measure(program: str, *flags: str) -> None:
 
 def speed(command: list[str], path: str) -> float:
     """Steps a second of one run, which then is ended; NaN if it ended too early."""
-    python = [sys.executable, "-m", "benchmark.speed", "--measure", *command]
+    python = [sys.executable, "-c", CHILD, *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with tempfile.TemporaryDirectory() as folder:  # some programs write where they are started
         how = dict(cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
@@ -78,16 +79,11 @@ def speed(command: list[str], path: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a program failed."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["--measure"]:
-        measure(*argv[1:])
-        return 0
     style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
     parser = argparse.ArgumentParser("python -m benchmark.speed", description=__doc__, **style)
     parser.add_argument("--cleanrl", type=Path, help="a clone of vwxyzjn/cleanrl")
     parser.add_argument("--minimalrl", type=Path, help="a clone of seungeunrho/minimalRL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the programs, or some of them")
-    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args(argv)
     given = {name: path.resolve() for name, path in vars(args).items() if isinstance(path, Path)}
     clones, failed = dict(here=run.ROOT) | given, False
@@ -96,9 +92,9 @@ def main(argv: list[str] | None = None) -> int:
         if needs <= clones.keys() and row["program"] in (args.only or row.values()):
             command = [word.format(**clones) for word in row["run"].split()]
             path = os.pathsep.join(map(str, clones.values()))
-            found = [speed(command, path) for _ in range(args.rounds)]
+            found = [speed(command, path) for _ in range(ROUNDS)]
             run.say(f"{np.median(found):8,.0f}  {row['program']}, {row['env']}")
-            line = row | dict(steps_per_second=f"{np.median(found):.0f}", rounds=len(found))
+            line = row | dict(steps_per_second=f"{np.median(found):.0f}", rounds=ROUNDS)
             if np.isfinite(found).all():
                 run.write(run.RESULTS / "speed.csv", line | run.where(), COLUMNS)
             failed |= not np.isfinite(found).all()

@@ -336,18 +336,17 @@ class Job:
 
     def read_settings(self, given: set[str]) -> None:
         """Take environment and hyperparameters from the saved run; `given` are the flags given."""
-        folder = self.flags.load
         if other := given - {"--load", "--seed", "--render", "--record", "--picture"}:
             raise BadInput(f"--load brings its own settings; leave out {' '.join(sorted(other))}")
+        file = self.flags.load / "run.json"
         try:
-            run = json.loads((folder / "run.json").read_text())
+            run = json.loads(file.read_text())
             assert run["script"] == self.script, f"saved by {run['script']}.py"
             self.env_id, self.env_kwargs = str(run["env"]), dict(run["env_kwargs"])
             saved = run["hyperparameters"] | {"seed": self.hp["seed"]}
             self.hp = {name: type(x)(saved.get(name, x)) for name, x in self.hp.items()}
         except Exception as error:  # whatever stands there instead
-            why = f"run.json is missing or does not fit: {envs.first_line(error)}"
-            raise BadInput(f"--load {folder}: {why}") from None
+            raise BadInput(f"{file} does not fit: {envs.first_line(error)}") from None
 
     def choose_folder(self, label: str = "", *others: Path | None) -> None:
         """Choose `out`, and check that its files and others can be written.
@@ -364,8 +363,7 @@ class Job:
                 if path.is_dir():
                     raise IsADirectoryError(0, "it is a folder")
             except OSError as error:
-                why = f"cannot write {path}: {error.strerror}"
-                raise BadInput(f"{why}; choose another folder, or --no-save") from None
+                raise BadInput(f"{path}: {error.strerror}; choose another folder") from None
 
     def save(self, rows: list[tuple], learned: list, **results) -> None:
         """Save returns.csv, and weights.pt with run.json if anything was learned.
@@ -449,8 +447,7 @@ class Run(Job):
         flags, modes = self.flags, env.metadata.get("render_modes", [])
         drawable = isinstance(env.unwrapped, envs.FiniteMDP)
         if flags.picture and not (drawable and flags.picture.suffix == ".png"):
-            worlds = "a .png of Treasure-v0, GridWorld-v0 or Maze-v0"
-            raise BadInput(f"--picture {flags.picture}: it can only be {worlds}")
+            raise BadInput("--picture draws Treasure-v0, GridWorld-v0 or Maze-v0, as a .png only")
         displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
         self.text = flags.render and "ansi" in modes and (modes[0] == "ansi" or not screen)
@@ -460,8 +457,8 @@ class Run(Job):
             try:  # so that a missing package shows now
                 self.clip(flags.record.suffix if flags.record else ".gif", whole=False)
             except Exception as error:
-                why = f"{self.env_id} cannot be drawn: {envs.first_line(error)}"
-                raise BadInput(f"{why} (--record takes .gif, .mp4 with imageio-ffmpeg)") from error
+                why = envs.first_line(error)
+                raise BadInput(f"cannot be drawn (--record takes .gif, .mp4): {why}") from error
 
     def go(self) -> int:
         """Train or load, evaluate, save, show. Returns the exit status."""
@@ -608,5 +605,4 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
         spare = Path(tempfile.mkdtemp(prefix="deep-rl-"))
         for name, content in files.items():
             Path(spare, name).write_bytes(content)
-        why = f"cannot write to {folder}: {error.strerror}"
-        raise OSError(f"{why}; saved in {spare} instead") from None
+        raise OSError(f"{folder}: {error.strerror}; saved in {spare} instead") from None

@@ -231,9 +231,9 @@ BAD_INPUT = {  # a word of the message -> commands
     "choose another folder": "dqn --out /proc | rlhf --out file",
     "is a folder": "dqn --out taken.gif | dqn --no-save --record taken.gif",
     "--record takes .gif": "dqn --record clip.avi",
-    "a .png of": "dqn --picture p.png | dqn --env Maze-v0 --picture p.gif",
+    "as a .png": "dqn --picture p.png | dqn --env Maze-v0 --picture p.gif",
     "use --record": "dqn --render",
-    "run.json is missing": "dqn --load nowhere",
+    "run.json does not fit": "dqn --load nowhere",
 }
 
 
