@@ -102,7 +102,7 @@ class FiniteMDP(gym.Env):
             cell, (shape, colour) = image[s // columns, :, s % columns], self.look(s)
             cell[masks[shape]] = colour
         image[self.s // columns, :, self.s % columns][distance < 0.26 * n] = RED
-        return image.reshape(rows * n, columns * n, 3) if self.render_mode == "rgb_array" else None
+        return image.reshape(rows * n, columns * n, 3)
 
 
 class Treasure(FiniteMDP):
@@ -232,8 +232,7 @@ class MiniPong(gym.Env):
         image = self._image()
         if self.render_mode == "ansi":
             return "\n".join("".join(row) for row in np.where(image[..., 0], "#", "."))
-        large = image.repeat(16, 0).repeat(16, 1).repeat(3, 2)
-        return large if self.render_mode == "rgb_array" else None
+        return image.repeat(16, 0).repeat(16, 1).repeat(3, 2)
 
 
 # The time limit ends a policy that walks in circles; a learning agent arrives long before it.

@@ -25,9 +25,8 @@ def phi(env: gym.Env, screen_size: int = 84) -> gym.Env:
         if screen_size < 84:  # a small ball is pale there
             env = gym.wrappers.TransformObservation(env, contrast, env.observation_space)
     space = env.observation_space
-    image = isinstance(space, Box) and space.dtype in (np.uint8, np.bool_)
-    image = image and len(space.shape) in (2, 3)
-    if not image or min(space.shape[:2]) < 5:  # too small to filter
+    pixels = isinstance(space, Box) and space.dtype in (np.uint8, np.bool_)
+    if not pixels or len(space.shape) not in (2, 3) or min(space.shape[:2]) < 5:  # to filter
         return env
     env = gym.wrappers.FrameStackObservation(env, 4)
     shape = (4 * math.prod(space.shape[2:]), *space.shape[:2])

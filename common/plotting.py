@@ -146,5 +146,4 @@ def clip(frames: list[np.ndarray], fps: float, kind: str = ".gif") -> bytes:
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]  # .mp4: even sizes
     gif = dict(plugin="pillow", duration=1000 / fps, loop=0, bits=6)
     mp4 = dict(plugin="FFMPEG", fps=fps, macro_block_size=2)
-    style = {".gif": gif, ".mp4": mp4}[kind]
-    return iio.imwrite("<bytes>", frames, extension=kind, **style)
+    return iio.imwrite("<bytes>", frames, extension=kind, **{".gif": gif, ".mp4": mp4}[kind])

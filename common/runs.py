@@ -67,10 +67,6 @@ def explained(script: str, run: Callable[[], int]) -> int:
         line, status = "interrupted", 130
     except (BadInput, FloatingPointError, MemoryError, OSError) as error:
         line, status = envs.first_line(error), getattr(error, "status", 1)
-    except torch.multiprocessing.ProcessRaisedException as error:  # in a worker of a3c.py
-        if not (found := re.search("FloatingPointError: (.+)", str(error))):
-            raise
-        line, status = found[1], 1
     say(f"{script}.py: {line}", sys.stderr)
     return status
 
@@ -428,18 +424,18 @@ class Run(Job):
         self.open = functools.partial(envs.make, self.env_id, table, **self.env_kwargs)
         one, parameters = self.open(), inspect.signature(train).parameters
         envs.check(one, script)
-        name = envs.name_of(one)  # with its version
-        self.title = f"{script}.py on {name}, seed {self.seed}"
+        self.env_id = "".join(self.env_id.rpartition(":")[:2]) + envs.name_of(one)  # with version
+        self.title = f"{script}.py on {self.env_id}, seed {self.seed}"
         self.takes_function, self.trunk = "make_env" in parameters, {}
         if envs.shows_images(one):
             if "trunk" not in parameters:
-                raise BadInput(f"{name}: {script}.py does not take images; use ppo.py")
+                raise BadInput(f"{self.env_id}: {script}.py does not take images; use ppo.py")
             self.trunk = dict(trunk=pixels.Convolutions)
             if torch.cuda.is_available() and "workers" not in self.hp:
                 torch.set_default_device("cuda")
         self.check_pictures(one)
-        label = "-".join([name, *(f"{k}={v}" for k, v in self.env_kwargs.items())])
-        self.choose_folder(label.replace("/", "-"), self.flags.record, self.flags.picture)
+        label = "-".join([self.env_id, *(f"{k}={v}" for k, v in self.env_kwargs.items())])
+        self.choose_folder(re.sub("[/:]", "-", label), self.flags.record, self.flags.picture)
         self.progress = Progress(one, self.hp["steps"], self.flags.stop_when_solved)
 
     def check_pictures(self, env: gym.Env) -> None:
