@@ -17,6 +17,7 @@ import functools
 import inspect
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -37,6 +38,7 @@ from common.envs import BadInput
 
 EPISODES, STEPS = 20, 50_000  # of an evaluation, whichever ends first: some episodes never end
 WATCHED_STEPS = 2_000  # of an episode in a window or a clip
+logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # when it ends workers
 COLUMNS = ("episode", "step", "seconds", "return", "length")  # of returns.csv
 
 
@@ -67,6 +69,11 @@ def explained(script: str, run: Callable[[], int]) -> int:
         line, status = "interrupted", 130
     except (BadInput, FloatingPointError, MemoryError, OSError) as error:
         line, status = envs.first_line(error), getattr(error, "status", 1)
+    except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
+        found = re.search(r"FloatingPointError: (.+)|.*(?:allocate|terminated with).*", str(error))
+        if not found:
+            raise
+        line, status = found[1] or found[0], 1
     say(f"{script}.py: {line}", sys.stderr)
     return status
 
@@ -181,7 +188,8 @@ def flag(name: str) -> str:
 # What a hyperparameter can be at least and at most; others: COUNT if whole, NUMBER if not.
 COUNT, NUMBER, SHARE, FEW = (1, 2_000_000_000), (0, 1e9), (0, 1), (1, 1_000)
 LIMITS = dict(gamma=SHARE, gae_lambda=SHARE, epsilon=SHARE, tau=SHARE, alpha=(1e-9, 1))
-LIMITS |= dict(workers=FEW, n_envs=FEW, seed=(0, COUNT[1]), warmup=(0, COUNT[1]))
+LIMITS |= dict(workers=FEW, n_envs=FEW, hidden=(1, 10_000))
+LIMITS |= dict(seed=(0, COUNT[1]), warmup=(0, COUNT[1]))
 
 
 def check(hp: dict) -> None:
