@@ -178,7 +178,7 @@ class Recorder(step.Tracer):
         if here and (self.rounds or eval(scene.get("starts", "True"), space)):
             if not self.rounds:
                 self.scenes.append((scene["title"], len(self.stops)))
-                self.rounds = scene["n"]
+                self.rounds, self.strip = scene["n"], ("", "")
             self.let(plan["let"].get(stop.tag, {}))
             if eval(plan["keep"], space):
                 self.describe(stop, space["env"])
@@ -240,7 +240,7 @@ class Recorder(step.Tracer):
                 train(first, on_episode=ended, **settings)
             else:
                 rows += [(row[0], row[3]) for row in train(language.Language(), **settings)[-1]]
-        shown = "lengths" if plan["table"] else "returns" if plan["env"] else "true rewards"
+        shown = "episode lengths" if plan["table"] else "returns" if plan["env"] else "true rewards"
         run = dict(stops=self.stops, strings=list(self.strings), scenes=self.scenes)
         run["spark"] = dict(lines=[curve(sorted(rows))], text=shown)
         run["ask"] = [[typeset(text), self.asked[text], tag] for text, tag, _ in plan["ask"]]

@@ -182,6 +182,7 @@ function resized() {
   center($(".head.now") ?? $(".head"));
 }
 addEventListener("resize", resized);
+$("[aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
 view("run");
 fit();
 open();
