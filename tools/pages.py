@@ -42,7 +42,7 @@ COLOURS |= dict(theta="w", phi="w", ratio="p")
 PRIMES = r"(?:'(?![a-z]))*"
 SCRIPT = rf"[_^](?:\{{[^{{}}]*\}}|[A-Za-z0-9]+(?:[_^][A-Za-z0-9]+)*{PRIMES})"
 FORMULA = re.compile(
-    r"(`[^`]+`|--[a-z][\w-]*|^python .+)|(?<!\w)\[(\d+|[a-z])\]"  # code, a flag, a line's tag
+    r"(`[^`]+`|--[a-z][\w-]*)|(?<!\w)\[(\d+|[a-z])\]"  # code, a flag, a line's tag
     r"|(?:^|(?<=[ (]))a(?= (?!in )[A-Za-z])|(?:^|(?<=\. ))A(?= (?!in )[A-Za-z])"  # an article
     rf"|(?<![\w'&.])({'|'.join(GREEK)}|max|min|argmax|ratio|[A-Za-z])({PRIMES})((?:{SCRIPT})*)"
     rf"(?!\w|\.\w)|(?:{'|'.join(map(re.escape, [*MARKS][:-1]))})"

@@ -72,7 +72,8 @@ function render() {
   const x = 44 + 250 * Math.min(1, stop.step / RUN.spark.lines[0].at(-1)[0]), chart = $(".chart");
   const you = chart.querySelector(".you") ?? chart.appendChild(document.createElementNS(chart.namespaceURI, "path"));
   you.setAttribute("class", "you");
-  if (UNIT === "step") you.setAttribute("d", `M${x} 5V112`);
+  you.setAttribute("d", UNIT === "step" ? `M${x} 5V112` : "");
+  $(".learning").dataset.here = UNIT === "step" ? "you are here" : "what this run learns";
   history.replaceState(null, "", `#${stop.tag}@${at}`);
 }
 
@@ -139,7 +140,7 @@ document.addEventListener("click", event => {
   const button = event.target.closest("button"), line = event.target.closest("[data-line]");
   if (button?.dataset.do) actions[button.dataset.do]();
   else if (button?.dataset.go) go(Number(button.dataset.go));
-  else if (button?.dataset.view) view(button.dataset.view), at >= 0 && render();
+  else if (button?.dataset.view) view(button.dataset.view), at < 0 ? resized() : render();
   else if (line && getSelection().isCollapsed) {
     event.preventDefault();
     choose(line.dataset.line);
@@ -152,6 +153,7 @@ function choose(tag) {
   const next = [...STOPS.keys()].map(k => (at + 1 + k) % STOPS.length).find(k => STOPS[k].tag === tag);
   if (at >= 0 && next !== undefined) return go(next);
   history.replaceState(null, "", "#" + tag);
+  view("code");
   showLine(tag);
 }
 
