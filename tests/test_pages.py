@@ -83,14 +83,15 @@ def test_the_formulas_of_a_record(name):
 
 
 def test_a_sign_tells_what_is_rounded():
-    assert pages.settled("y = -1 + 0.9 * 2 ~ 0.8: more") == "y = ⟦-1 + 0.9 * 2⟧ = ⟦0.8⟧: more"
-    assert pages.settled("1 - 0.3333 ~ 0.6666") == "⟦1 - 0.3333⟧ ≈ ⟦0.6666⟧"
+    settled = lambda text: pages.ROUNDED.sub(pages.settled, text)
+    assert settled("y = -1 + 0.9 * 2 ~ 0.8: more") == "y = ⟦-1 + 0.9 * 2⟧ = ⟦0.8⟧: more"
+    assert settled("1 - 0.3333 ~ 0.6666") == "⟦1 - 0.3333⟧ ≈ ⟦0.6666⟧"
 
 
 SHOWN = """
     const find = s => document.querySelector(s), text = s => find(s).innerHTML;
     const plain = text => Object.assign(document.createElement("div"), {innerHTML: text}).innerHTML;
-    const now = [".rows .formula", ".run .place", ".run .title", ".run .card", ".strip figcaption",
+    const now = [".code .formula", ".run .place", ".run .title", ".run .card", ".strip figcaption",
                  ".strip div", ".picture"].map(text);
     return {now, wanted: arguments[0].map(plain), tag: find(".lines .now").id,
             top: find(".l.head.now").getBoundingClientRect().top,

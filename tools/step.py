@@ -8,18 +8,16 @@ environment: there a step is one update of an optimiser. a3c.py runs with one wo
 tools.pages` records the runs on the pages, which tools/runs.toml describes, with the same Tracer.
 """
 
-import argparse
 import ast
 import contextlib
 import copy
 import importlib.util
 import re
-import shutil
 import sys
 import traceback
+from collections import namedtuple
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -32,18 +30,10 @@ from tools import slide
 # ------------------------------------------------------------------------------ reading a script
 
 
-class Statement(NamedTuple):
-    """A statement, or the first line of a block (`for ...:`).
-
-    Attributes:
-        number: counted from the top of the file; another comment does not change it.
-        tag: of the numbered line that it carries out; "" for none.
-        rows: where it stands, without comments.
-    """
-
-    number: int
-    tag: str
-    rows: list[int]
+# A statement, or the first line of a block (`for ...:`). number: counted from the top of the file;
+# another comment does not change it. tag: of the numbered line that it carries out; "" for none.
+# rows: where it stands, without comments.
+Statement = namedtuple("Statement", "number tag rows")
 
 
 def statements(script: slide.Script) -> dict[int, Statement]:
@@ -54,9 +44,8 @@ def statements(script: slide.Script) -> dict[int, Statement]:
     for number, node in enumerate(sorted(nodes, key=lambda node: node.lineno)):
         end = node.body[0].lineno if hasattr(node, "body") else node.end_lineno + 1
         rows = [row for row in range(node.lineno, end) if code[row - 1]]
-        ran = Statement(number, tag_of.get(node.lineno, ""), rows)
         if not isinstance(node, ast.With):
-            found |= dict.fromkeys(rows, ran)
+            found |= dict.fromkeys(rows, Statement(number, tag_of.get(node.lineno, ""), rows))
     return found
 
 
@@ -64,14 +53,13 @@ def load(path: Path):
     """The script as a module, under its own name.
 
     Raises:
-        BadInput: it has no tags, cannot be imported, or has no train() and main().
+        BadInput: it has no tags, or cannot be imported.
     """
     try:
         assert slide.read(path).tags, "it has no tags such as `# [1] ...`"
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        assert module.main and module.train
     except Exception as error:
         raise envs.BadInput(f"{path}: {type(error).__name__}: {envs.first_line(error)}") from None
     return module
@@ -88,27 +76,25 @@ def number(x) -> str:
 
 def show(term: str, values: dict) -> str:
     """A name, subscript or attribute in a few numbers; "" if it says nothing to a reader."""
-    kinds = bool, int, float, np.generic, np.ndarray, torch.Tensor
     with contextlib.suppress(Exception):  # not set yet, out of range, a name from elsewhere
-        if isinstance(value := eval(term, {"__builtins__": {}}, values), kinds):
-            value = torch.as_tensor(value).numpy(force=True)
-            if value.ndim > 1 and value.size > 16:
-                first = show("value[0]", dict(value=value))
-                return f"{'×'.join(map(str, value.shape))} numbers, the first row {first}"
-            if value.ndim == 1 and value.size > 4 and np.count_nonzero(value) == 1 == value.max():
-                return f"one-hot {value.argmax()}"
-            style = dict(separator=", ", threshold=16, formatter=dict(all=number))
-            return " ".join(np.array2string(value, **style).split())
+        value = eval(term, {"__builtins__": {}}, values)
+        value = torch.as_tensor(value).numpy(force=True) if hasattr(value, "__float__") else value
+        if value.ndim > 1 and value.size > 16:
+            first = show("value[0]", dict(value=value))
+            return f"{'×'.join(map(str, value.shape))} numbers, the first row {first}"
+        if value.ndim == 1 and value.size > 4 and np.count_nonzero(value) == 1 == value.max():
+            return f"one-hot {value.argmax()}"
+        style = dict(separator=", ", threshold=16, formatter=dict(all=number))
+        return " ".join(np.array2string(value, **style).split())
     return ""
 
 
 def snapshot(value):
     """A copy of a value that the next line may change in place."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
     if isinstance(value, list):
         return list(map(snapshot, value))
-    kinds = np.ndarray, np.random.Generator, torch.nn.Module
+    value = value.detach() if isinstance(value, torch.Tensor) else value
+    kinds = torch.Tensor, np.ndarray, np.random.Generator, torch.nn.Module
     return copy.deepcopy(value) if isinstance(value, kinds) or hasattr(value, "theta") else value
 
 
@@ -214,7 +200,7 @@ class Tracer(contextlib.ExitStack):
         make = envs.make
         envs.make = lambda *args, **given: Watched(make(*args, **given), self)
         self.callback(setattr, envs, "make", make)
-        updated = lambda *_: None if self.envs else self.count()
+        updated = lambda *_: self.envs or not self.followed() or self.count()
         self.callback(register_optimizer_step_post_hook(updated).remove)
         self.callback(sys.settrace, sys.gettrace())
         sys.settrace(self.trace)
@@ -231,11 +217,10 @@ class Tracer(contextlib.ExitStack):
 
     def count(self) -> None:
         """Another step of the training: look at its lines from here on, or no longer."""
-        if frame := self.followed():
-            self.step += 1
-            self.looks = self.wanted(self.step)
-            if not self.looks:
-                self.open.pop(frame, None)
+        self.step += 1
+        self.looks = self.wanted(self.step)
+        if not self.looks:
+            self.open.clear()
 
     def trace(self, frame: FrameType, event: str, arg):
         """Python calls this before each function, and in those with tags before each line."""
@@ -265,28 +250,24 @@ TERM = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*\b(?:\[[^][()]+\])?(?!\()")  # Q[S,
 
 
 def printed(stop: Stop, tracer: Tracer) -> str:
-    """A stop for the terminal: the numbered line, its code, and the values in it, new ones with *.
+    """A stop for the terminal: the numbered line, its code, below it its values, new ones with *.
 
     Of a number that changes both values are shown.
     """
     line = next((line.text for line in tracer.script.tags if line.tag == stop.tag), "in between")
     out = [f"[{stop.tag or ' '}] {line}   ({place(stop.step, *tracer.envs[:1] or [None])})"]
-    width, told = shutil.get_terminal_size((120, 24)).columns, {"True", "False"}
-    code = [line.split("  #")[0] for line in tracer.script.source.splitlines()]
+    code, told = tracer.script.source.splitlines(), {"True", "False"}
     for row in (row for ran in stop.ran for row in ran.rows):
-        out.append(f"{row:>5}  {code[row - 1]:<52} ")
-        for term in TERM.findall(code[row - 1]):
+        out += [f"{row:>5}  {code[row - 1]}".split("  #")[0], " " * 24]
+        for term in TERM.findall(out[-2]):
             name = re.match(r"\w+", term)[0]  # Q of Q[S, A], which is S and A after the line
             before, now = show(term, stop.new | {name: stop.old.get(name)}), show(term, stop.new)
             if now and term not in told:
                 told.add(term)
                 was = f"{before} → " * (before != now and 0 < len(before) < 20)
-                text = f"   {'* ' * (before != now)}{term} = {was}{now}"
-                if len(out[-1] + text) > width:
-                    out.append(" " * 11)
-                out[-1] += text
-    out += [f"{'':14}* {name} moved by {number(by)}" for name, by in stop.moved().items()]
-    return "\n".join(map(str.rstrip, out))
+                out[-1] += f"   {'* ' * (before != now)}{term} = {was}{now}"
+    out += [f"{'':27}* {name} moved by {number(by)}" for name, by in stop.moved().items()]
+    return "\n".join(filter(str.strip, out))
 
 
 def span(text: str) -> list[int]:
@@ -296,8 +277,7 @@ def span(text: str) -> list[int]:
 
 def step_through(argv: list[str] | None) -> int:
     """Run a script until the last step that is wanted. Returns the exit status."""
-    style = dict(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser = runs.Parser("python -m tools.step", allow_abbrev=False, **style)
+    parser = runs.Parser("python -m tools.step", usage=__doc__, allow_abbrev=False)
     parser.add_argument("script", type=Path)
     parser.add_argument("--show", type=span, default=[0, 20], help="the steps, as in 280:300")
     given, argv = parser.parse_known_args(argv)

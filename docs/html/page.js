@@ -4,8 +4,26 @@ const $ = selector => document.querySelector(selector);
 const $$ = selector => [...document.querySelectorAll(selector)];
 const STOPS = RUN.stops.map(([tag, step, scene, ran, formula, place, title, card, caption, strip, picture]) =>
   ({ tag, step, scene, ran, formula, place, title, card, caption, strip, picture }));
+const UNIT = RUN.settings.env === "language" ? "update" : "step";
 const text = i => RUN.strings[i];
+
+// What needs a script is not on the page without one.
+const button = ([name, label, title]) => `<button data-do="${name}" title="${title}" aria-label="${title}">${label}</button>`;
+const BUTTONS = [["back", "◀", "one line back (←)"], ["forward", "line ▶", "one line (→)"], ["step", "step ▶", `one ${UNIT} (s)`],
+  ["update", "update ▶", "to the next update (u)"], ["play", "play", "play (p)"]];
+const tick = ([title, stop]) =>
+  `<button data-go="${stop}" style="left:${100 * stop / (STOPS.length - 1)}%" title="${title}" aria-label="${title}"></button>`;
 document.documentElement.classList.add("js");
+$("nav").insertAdjacentHTML("afterend", `<header class="bar">
+  <div class="player" role="group" aria-label="the recorded run">${BUTTONS.map(button).join("")}</div>
+  <div class="time"><div class="ticks">${RUN.scenes.map(tick).join("")}</div>
+    <input type="range" min="0" max="${STOPS.length - 1}" value="0" aria-label="the run's timeline"><output></output></div>
+  <div class="views">${["run", "slide", "code"].map(name => `<button data-view="${name}">${name}</button>`).join("")}</div>
+  ${button(["lecture", "lecture", "lecture mode (f): slide and code, large"])}</header>`);
+$("aside").insertAdjacentHTML("afterbegin", `<button class="go" data-do="forward">▶ Step through a run</button><section class="run"></section>`);
+$("aside").insertAdjacentHTML("beforeend", `<h2>Ask this run</h2>
+  <ol class="ask">${RUN.ask.map(([question, stop, tag]) => `<li><a href="#${tag}@${stop}">${question}</a></li>`).join("")}</ol>
+  <p class="keys">→ ← line · s ${UNIT} · u update · p play · 1 2 3 ask · f lecture · Esc leave</p>`);
 
 let at = -1; // the stop that is shown; -1: none
 let timer = null;
@@ -22,8 +40,7 @@ function center(row) {
 }
 
 function showLine(tag, formula = "") {
-  const line = $(`.lines [data-line="${tag}"]`), heads = $$(`.l.head[data-line="${tag}"]`);
-  if (!line) return;
+  const line = $(`.lines [data-line="${tag}"]`), heads = $$(`.head[data-line="${tag}"]`);
   mark("now", [line, ...$$(`.l[data-line="${tag}"]`)]);
   const box = $(".code .formula") ?? Object.assign(document.createElement("div"), { className: "formula" });
   box.innerHTML = formula;
@@ -35,29 +52,28 @@ function showLine(tag, formula = "") {
     const pane = $(".slide"), top = line.offsetTop, bottom = top + line.offsetHeight;
     if (top < pane.scrollTop || bottom > pane.scrollTop + pane.clientHeight) pane.scrollTop = top - 60;
   }
-  $(".here .line").innerHTML = line.innerHTML;
-  $(".here .formula").innerHTML = formula;
+  return line.innerHTML;
 }
 
 function render() {
   const stop = STOPS[at];
   document.body.classList.toggle("running", at >= 0);
   if (!stop) return void mark("ran", []), mark("now", []), $(".code .formula")?.remove();
-  const [title, first] = RUN.scenes[stop.scene];
+  const [title, first] = RUN.scenes[stop.scene], output = $(".time output"), formula = text(stop.formula);
   const later = first && STOPS[first].step - STOPS[first - 1].step;
-  showLine(stop.tag, text(stop.formula));
+  $(".run").innerHTML = `<div class="here"><div class="line">${showLine(stop.tag, formula)}</div><div class="formula">${formula}</div></div>
+    <p class="place">${text(stop.place)}</p><div class="picture">${text(stop.picture)}</div>
+    <h2 class="title">${text(stop.title)}</h2><dl class="card">${text(stop.card)}</dl>
+    <figure class="strip"><figcaption>${text(stop.caption)}</figcaption><div>${text(stop.strip)}</div></figure>`;
   mark("ran", stop.ran.flatMap(n => $$(`.l[data-s="${n}"]`)));
-  $(".run .place").textContent = text(stop.place);
-  for (const name of ["picture", "title", "card"]) $(".run ." + name).innerHTML = text(stop[name]);
-  $(".strip figcaption").innerHTML = text(stop.caption);
-  $(".strip div").innerHTML = text(stop.strip);
   $(".time input").value = at;
-  $(".time output").textContent = `${at + 1}/${STOPS.length} · ${title}${later ? ` · ${later.toLocaleString("en")} ${RUN.settings.env ? "step" : "update"}${later > 1 ? "s" : ""} later` : ""}`;
-  $(".time input").setAttribute("aria-valuetext", $(".time output").textContent);
-  const svg = $(".spark svg"), x = 44 + 250 * Math.min(1, stop.step / RUN.spark.lines[0].at(-1)[0]);
-  const you = svg.querySelector(".you") ?? svg.appendChild(document.createElementNS(svg.namespaceURI, "path"));
+  output.textContent = `${at + 1}/${STOPS.length} · ${title}${later ? ` · ${later.toLocaleString("en")} ${UNIT}${later > 1 ? "s" : ""} later` : ""}`;
+  $(".time input").setAttribute("aria-valuetext", output.textContent);
+  const x = 44 + 250 * Math.min(1, stop.step / RUN.spark.lines[0].at(-1)[0]), chart = $(".chart");
+  const you = chart.querySelector(".you") ?? chart.appendChild(document.createElementNS(chart.namespaceURI, "path"));
   you.setAttribute("class", "you");
-  you.setAttribute("d", `M${x} 5V112`);
+  you.setAttribute("d", UNIT === "step" ? `M${x} 5V112` : "");
+  $(".learning").dataset.here = UNIT === "step" ? "you are here" : "what this run learns";
   history.replaceState(null, "", `#${stop.tag}@${at}`);
 }
 
@@ -71,12 +87,6 @@ function go(to) {
 function view(name) {
   document.body.dataset.view = name;
   for (const button of $$(".views button")) button.setAttribute("aria-pressed", String(button.dataset.view === name));
-}
-
-function part(name) {
-  $(".slide").dataset.part = name;
-  $(".slide").scrollTop = 0;
-  for (const button of $$(".parts button")) button.setAttribute("aria-pressed", String(button.dataset.part === name));
 }
 
 // The slide's letters are as large as lets all of its lines be seen.
@@ -115,12 +125,6 @@ const actions = {
     history.replaceState(null, "", location.pathname + location.search);
     render();
   },
-  copy(button) {
-    const end = $$(".l code").findIndex(code => code.textContent.startsWith("def main("));
-    const lines = $$(".l code").slice(0, end).map(code => code.textContent.trimEnd());
-    navigator.clipboard.writeText(lines.join("\n").trimEnd() + "\n")
-      .then(() => { button.textContent = "copied"; }, () => { button.textContent = "not copied: the browser forbids it"; });
-  },
 };
 const KEYS = { ArrowRight: "forward", ArrowLeft: "back", PageDown: "forward", PageUp: "back", s: "step", u: "update", p: "play", f: "lecture", Escape: "leave" };
 document.addEventListener("keydown", event => {
@@ -134,11 +138,10 @@ document.addEventListener("keydown", event => {
 
 document.addEventListener("click", event => {
   const button = event.target.closest("button"), line = event.target.closest("[data-line]");
-  if (button?.dataset.do) actions[button.dataset.do](button);
+  if (button?.dataset.do) actions[button.dataset.do]();
   else if (button?.dataset.go) go(Number(button.dataset.go));
-  else if (button?.dataset.view) view(button.dataset.view), at >= 0 && render(), view(button.dataset.view);
-  else if (button?.dataset.part) part(button.dataset.part);
-  else if (line && getSelection().isCollapsed && !event.target.closest(".no")) {
+  else if (button?.dataset.view) view(button.dataset.view), at < 0 ? resized() : render();
+  else if (line && getSelection().isCollapsed) {
     event.preventDefault();
     choose(line.dataset.line);
   }
@@ -150,6 +153,7 @@ function choose(tag) {
   const next = [...STOPS.keys()].map(k => (at + 1 + k) % STOPS.length).find(k => STOPS[k].tag === tag);
   if (at >= 0 && next !== undefined) return go(next);
   history.replaceState(null, "", "#" + tag);
+  view("code");
   showLine(tag);
 }
 
@@ -172,15 +176,15 @@ function open() {
   const [, tag, stop] = /^#(\w*)(?:@(\d+))?$/.exec(decodeURIComponent(location.hash)) ?? [];
   if (stop !== undefined) return go(Number(stop));
   if (tag && $(`.lines [data-line="${tag}"]`)) return choose(tag);
-  if (!tag) center($(".l.head"));
+  if (!tag) center($(".head"));
 }
 addEventListener("hashchange", open);
 function resized() {
   fit();
-  center($(".l.head.now") ?? $(".l.head"));
+  center($(".head.now") ?? $(".head"));
 }
 addEventListener("resize", resized);
+$("[aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
 view("run");
-part("lines");
 fit();
 open();
