@@ -16,8 +16,8 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Categorical, kl_divergence
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.distributions import Normal, kl_divergence
+from torch.nn.utils import parameters_to_vector
 
 import a3c
 import actor_critic
@@ -26,7 +26,6 @@ import dqn
 import ppo
 import qlearning_table
 import reinforce
-import rlhf
 from common import envs
 from tests.worlds import BOX, Mixed, Probe, fitting, train
 
@@ -111,6 +110,29 @@ def drawn(log, states: torch.Tensor) -> list[int]:
     return [places[state.numpy().tobytes()] for state in states]
 
 
+def discounted(x, factor: float, ends=()) -> list:
+    """x_t + factor x_{t+1} + factor^2 x_{t+2} + ... for each t, up to the end of its episode."""
+    sums = []
+    for t in range(len(x)):
+        last = next((k for k in range(t, len(ends)) if ends[k]), len(x) - 1)
+        sums.append(sum(factor ** (k - t) * x[k] for k in range(t, last + 1)))
+    return sums
+
+
+def sums_of_n(log, n: int, gamma: float) -> list[tuple]:
+    """(s, a, sum of n rewards, the state after them, terminated, gamma^n) of the steps of a log;
+    at the end of an episode fewer than n. Steps whose rewards are still to come are left out."""
+    rows = []
+    for first, (s, a, *_) in enumerate(log):
+        part = log[first : first + n]
+        ends = [k for k, step in enumerate(part, 1) if any(step[4:])]
+        k = ends[0] if ends else n
+        if k <= len(part):
+            total = discounted([step[2] for step in part[:k]], gamma)[0]
+            rows.append((s, a, total, *part[k - 1][3:5], gamma**k))
+    return rows
+
+
 ENDS = ("terminal", "limit", "both")
 DISCRETE = functools.partial(Mixed, actions=Discrete(3))
 
@@ -166,22 +188,13 @@ def test_dqn_step(recorders, monkeypatch, n, gamma, scaled, factor):
     (recorder,) = recorders
     assert recorder.kind == "Adam" and recorder.steps[0][2] == [0.01]
     assert len(batches) == (9 if n == 1 else 8)  # from the first minibatch on: at step 8, or 12
+    rows = sums_of_n(env.log, n, gamma)
     for step, (_, batch) in zip(recorder.steps, batches, strict=True):
-        rows = []
-        for first in drawn(env.log, batch[0]):
-            last = first
-            while last - first < n - 1 and not any(env.log[last][4:]):
-                last += 1
-            rewards = [factor * row[2] for row in env.log[first : last + 1]]
-            total = sum(gamma**k * r for k, r in enumerate(rewards))
-            s, a = env.log[first][:2]
-            rest = 0 if env.log[last][4] else gamma ** len(rewards)
-            rows.append((s, a, total, env.log[last][3], rest))
-        s, a, total, s_next, rest = columns(rows)
+        s, a, r, s_next, terminated, rest = columns([rows[i] for i in drawn(env.log, batch[0])])
 
         def loss(Q):
-            best = [max(row) for row in Q(s_next).tolist()]
-            y = [t + g * b for t, g, b in zip(total, rest, best, strict=True)]
+            best = torch.tensor([max(row) for row in Q(s_next).tolist()])
+            y = factor * r + rest * ~terminated * best
             return sum((y[j] - Q(s[j])[a[j]]) ** 2 for j in range(8)).float() / 8
 
         check(step, loss, dqn.QNetwork((3,), 3, 8))
@@ -278,25 +291,11 @@ def test_dqn_ddpg_memory_is_a_ring(capacity, stored):
 @given(st.lists(st.sampled_from("--tlb"), min_size=1, max_size=25), st.integers(1, 5))
 def test_dqn_n_steps(ends, n):
     """Each transition goes in with its n-th reward, or when the episode is done."""
-    memory, expected = dqn.NStepMemory(100, n, 0.5), []
+    memory, log = dqn.NStepMemory(100, n, 0.5), []
     for i, end in enumerate(ends):
-        memory.store(i, 10 + i, 100.0 + i, i + 0.5, end in "tb", end != "-")
-    for first in range(len(ends)):
-        last = first
-        while last - first < n - 1 and ends[last] == "-" and last + 1 < len(ends):
-            last += 1
-        if last - first == n - 1 or ends[last] != "-":
-            total = sum(0.5 ** (i - first) * (100 + i) for i in range(first, last + 1))
-            row = (
-                first,
-                10 + first,
-                total,
-                last + 0.5,
-                ends[last] in "tb",
-                0.5 ** (last - first + 1),
-            )
-            expected.append(row)
-    assert list(memory.transitions.values()) == expected
+        log.append((i, 10 + i, 100.0 + i, i + 0.5, end in "tb", end in "lb"))
+        memory.store(*log[-1][:5], end != "-")
+    assert list(memory.transitions.values()) == sums_of_n(log, n, 0.5)
 
 
 @settings(deadline=None, max_examples=30)
@@ -337,9 +336,7 @@ def test_reinforce_step(recorders, actions, baseline, adam, gamma, factor):
         def loss(policy, V):
             b = V(s) if baseline else torch.zeros(4)
             later = V(s_next).tolist()[-1] if baseline and not terminated[-1] else 0.0
-            rewards = [*r.tolist(), later]
-            v = [sum(gamma**k * x for k, x in enumerate(rewards[t:])) for t in range(4)]
-            error = torch.tensor(v) - b
+            error = torch.tensor(discounted([*r.tolist(), later], gamma)[:4]) - b
             climb = (policy(s).log_prob(a) * error.detach()).sum()
             return error.square().mean() - climb
 
@@ -405,14 +402,11 @@ def test_reinforce_policy_and_value():
     """A softmax, or a Gaussian whose noise has a mean square of 1 over all n dimensions."""
     s = torch.randn(4, 3)
     pi = reinforce.Policy((3,), Discrete(5), 8)
-    assert pi(s).probs.allclose(pi.layers(s).exp() / pi.layers(s).exp().sum(-1, keepdim=True))
+    torch.testing.assert_close(pi(s).probs, pi.layers(s).softmax(-1))
     pi = reinforce.Policy((3,), BOX, 8)
-    assert pi(s).stddev.square().sum(-1).tolist() == pytest.approx([1] * 4) and torch.equal(
-        pi(s).mean, pi.layers(s)
-    )
+    assert pi(s).stddev.square().sum(-1).tolist() == pytest.approx([1] * 4)
     pi.log_std.data = torch.tensor([0.5, -1.0])
-    z = (0.3 - pi.layers(s)) / torch.tensor([0.5, -1.0]).exp()
-    density = -z.square() / 2 - torch.tensor([0.5, -1.0]) - 0.5 * np.log(2 * np.pi)
+    density = Normal(pi.layers(s), torch.tensor([0.5, -1.0]).exp()).log_prob(torch.tensor(0.3))
     torch.testing.assert_close(pi(s).log_prob(torch.full((4, 2), 0.3)), density.sum(-1))
     V = reinforce.Value((3,), 8)
     assert V(s).shape == (4,) and V(s[None]).shape == (1, 4)
@@ -454,7 +448,9 @@ def test_a3c_step(monkeypatch, actions, t_max, factor):
     options = dict(steps=30, t_max=t_max, gamma=0.9, alpha=0.5, scale_rewards=bool(factor))
     learned, _, (env,) = train("a3c", lambda: Mixed(length=5, actions=actions), **options)
     networks = a3c.Policy((3,), actions, 8), a3c.Value((3,), 8)
-    parameters = [p for network in networks for p in network.parameters()]
+    shapes = [p.shape for network in networks for p in network.parameters()]
+    sizes = [shape.numel() for shape in shapes]
+    parts = lambda x: [part.view(n) for part, n in zip(x.split(sizes), shapes, strict=True)]
     for theta, found, alpha in updates:
         log = env.log[first : first + t_max]
         ends = [i + 1 for i, row in enumerate(log) if any(row[4:])]
@@ -462,18 +458,14 @@ def test_a3c_step(monkeypatch, actions, t_max, factor):
         first += len(log)
         assert alpha == pytest.approx(0.5 * max(0, 1 - first / 30))
         s, a, r, s_next, terminated, _ = columns(log)
-        vector_to_parameters(theta, parameters)
 
         def loss(policy, V):
             later = 0.0 if terminated[-1] else V(s_next).tolist()[-1]
-            rewards = [*((factor or 1) * r).tolist(), later]
-            R = [sum(0.9**k * x for k, x in enumerate(rewards[i:])) for i in range(len(r))]
+            R = discounted([*((factor or 1) * r).tolist(), later], 0.9)[:-1]
             error = torch.tensor(R) - V(s)
             return error.square().sum() - (policy(s).log_prob(a) * error.detach()).sum()
 
-        shapes = [p.numel() for p in parameters]
-        found = [part.view_as(p) for part, p in zip(found.split(shapes), parameters, strict=True)]
-        check(([p.detach().clone() for p in parameters], found), loss, *networks)
+        check((parts(theta), parts(found)), loss, *networks)
     assert first == len(env.log) and 30 < first <= 30 + t_max and len(env.log[-t_max:]) == t_max
     final = parameters_to_vector(p for one in learned for p in one.parameters())
     torch.testing.assert_close(final, theta - 0.01 * updates[-1][1])
@@ -493,45 +485,28 @@ def test_a3c_adam():
     torch.testing.assert_close(shared.theta, by_torch.detach())
 
 
-def test_a3c_second_worker():
+def test_a3c_second_worker(monkeypatch):
     """Another seed, a counter of its own, one step size from the steps of all."""
-    env, alphas, reports, made = DISCRETE(), [], [], []
-    policy, V = a3c.Policy((3,), env.action_space, 8), a3c.Value((3,), 8)
-    theta = [p.detach() for network in (policy, V) for p in network.parameters()]
-    shared = a3c.Shared(parameters_to_vector(theta), 2)
-    shared.adam = lambda d_theta, alpha, rank: alphas.append((alpha, rank))
-    shared.counts[0] = 60
-    options = dict(seed=7, steps=80, t_max=9, gamma=0.9, alpha=1.0, scale_rewards=True, hidden=8)
-    make = lambda: made.append(env) or env
-    options |= dict(trunk=None, make_env=make, shared=shared, report=reports.append)
-    a3c.worker(1, **options)
-    assert env.seeds[0] == 1007 and set(env.seeds[1:]) == {None}
-    assert shared.counts.tolist() == [60, 21, 0] and len(made) == 1
-    assert alphas[:2] == [(pytest.approx(1 - 63 / 80), 1), (pytest.approx(1 - 66 / 80), 1)]
-    assert [length for _, length in reports] == [3] * 7
+
+    def second(workers, report, settings):
+        settings["shared"].counts[0] = 60
+        a3c.worker(1, report=report, **settings)
+
+    def note(shared, d_theta, alpha, rank):
+        updates.append((alpha, rank, *shared.counts.tolist()))
+
+    updates = []
+    monkeypatch.setattr(a3c, "in_processes", second)
+    monkeypatch.setattr(a3c.Shared, "adam", note)
+    options = dict(workers=2, seed=7, steps=80, t_max=9, alpha=1.0)
+    (policy, _), returns, (env,) = train("a3c", DISCRETE, **options)
+    assert env.seeds[0] == 1007 and set(env.seeds[1:]) == {None} and len(returns) == 7
+    expected = [(pytest.approx(1 - T / 80), 1, 60, T - 60, 0) for T in range(63, 84, 3)]
+    assert updates == expected[:6] + [(0, 1, 60, 21, 0)]
     torch.manual_seed(1007)
-    a3c.Policy((3,), env.action_space, 8), a3c.Value((3,), 8)  # draws, as the worker does
+    a3c.Policy((3,), Discrete(3), 8), a3c.Value((3,), 8)  # draws, as the worker does
     acts = [policy(torch.as_tensor(step[0])).sample().item() for step in env.log]
     assert acts == [int(step[1]) for step in env.log]
-
-
-GAE = dict(  # a column each: no end; a terminal state, a time limit, and both at the second step
-    rewards=[[1.0] * 4, [2.0] * 4, [3.0] * 4, [4.0] * 4],
-    values=[[1.0] * 4] * 4,
-    next_values=[[2.0] * 4, [4.0] * 4, [6.0] * 4, [8.0] * 4],
-    terminated=[[0.0] * 4, [0.0, 1, 0, 1], [0.0] * 4, [0.0] * 4],
-    done=[[0.0] * 4, [0.0, 1, 1, 1], [0.0] * 4, [0.0] * 4],
-)
-ADVANTAGES = [[2.171875, 1.25, 1.75, 1.25], [4.6875, 1, 3, 1], [6.75] * 4, [7.0] * 4]
-
-
-@pytest.mark.parametrize("script", [ppo, rlhf], ids=lambda script: script.__name__)
-@pytest.mark.parametrize("kind", [np.array, torch.tensor])
-def test_gae(script, kind):
-    found = script.gae(*map(kind, GAE.values()), gamma=0.5, gae_lambda=0.5)
-    assert found.tolist() == ADVANTAGES
-    factors = script.gae(*map(kind, GAE.values()), gamma=1.0, gae_lambda=0.25)
-    assert factors[2].tolist() == [3 + 6 - 1 + 0.25 * (4 + 8 - 1)] * 4
 
 
 def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
@@ -550,38 +525,28 @@ def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
         if not options["normalize_states"]:
             mean, std = 0.0, 1.0
         for _, _, r, _, terminated, truncated in logs:
-            for t in range(T):
-                stop = next((k for k in range(t, T) if terminated[k] or truncated[k]), T - 1)
-                sums.append(sum(0.9 ** (k - t) * r[k].item() for k in range(t, stop + 1)))
+            sums += discounted(r.tolist(), 0.9, terminated | truncated)
         scale, A, parts = np.std(sums) if options["normalize_rewards"] else 1.0, [], []
         for s, a, r, s_next, terminated, truncated in logs:
             s, s_next = (s - mean) / std, (s_next - mean) / std
             with torch.no_grad():
                 delta = r / scale + 0.9 * ~terminated * V(s_next) - V(s)
-            for t in range(T):
-                stop = next((k for k in range(t, T) if terminated[k] or truncated[k]), T - 1)
-                A.append(sum((0.9 * 0.8) ** (k - t) * delta[k] for k in range(t, stop + 1)).float())
+            A += discounted(delta, 0.9 * 0.8, terminated | truncated)
             parts.append((s, a))
-        s, a = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-        A = torch.stack(A)
+        s, a = map(torch.cat, zip(*parts, strict=True))
+        A = torch.stack(A).float()
         target, pi_old = (A + V(s)).detach(), old(s)
-
-        def divergence(policy):
-            p, q = pi_old, policy(s)
-            if isinstance(p, Categorical):
-                return (p.probs * (p.probs / q.probs).log()).sum(-1)
-            return kl_divergence(p, q)
 
         def loss(policy, V):
             ratio = (policy(s).log_prob(a) - pi_old.log_prob(a)).exp()
-            L = ratio * A - beta * divergence(policy)
+            L = ratio * A - beta * kl_divergence(pi_old, policy(s))
             return (target - V(s)).square().mean() - L.mean()
 
         for step in recorder.steps[K * i : K * i + K]:
             assert step[2] == [pytest.approx(options["alpha"] * (1 - i / 3))]
             check(step, loss, policy, V)
         load(after(step), policy, V)
-        ds.append(divergence(policy).mean().item())
+        ds.append(kl_divergence(pi_old, policy(s)).mean().item())
         betas.append(beta)
         far, near = ds[-1] > 1.5 * options["d_targ"], ds[-1] < options["d_targ"] / 1.5
         beta *= 2 if far else 0.5 if near else 1
