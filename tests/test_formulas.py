@@ -319,7 +319,7 @@ def test_boxes(low, low_2, width, action):
     [
         (Discrete(3), True, True, 0.9, 0.1),
         (BOX, True, False, 1.0, 0.001),
-        (BOX, False, True, 0.9, None),
+        (BOX, False, False, 0.9, None),
     ],
 )
 def test_reinforce_step(recorders, actions, baseline, adam, gamma, factor):

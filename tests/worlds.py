@@ -1,7 +1,7 @@
-"""Six small environments that all algorithms' tests share, and what a short training needs.
+"""Small environments that all algorithms' tests share, and what a short training needs.
 
-Terminal, TimeLimit, BothEnds: random states, episodes that end in three ways. Aim: actions in two
-dimensions with unequal bounds. Look: images. Constant: reward 1 a step, so its value is known.
+Probe: random states, episodes that end in three ways; Mixed: in all of them in turn. Aim: actions
+in two dimensions with unequal bounds. Look: images. Constant: one state, reward 1 a step.
 """
 
 import functools
@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 VECTOR, BOX = Box(-np.inf, np.inf, (3,)), Box(-1.0, 1.0, (2,))
+IMAGES = Box(0, 255, (4, 6, 5), np.uint8)
 
 
 class Probe(gym.Env):
@@ -46,8 +47,11 @@ class Probe(gym.Env):
         return self.state, {}
 
     def draw(self):
-        if isinstance(self.observation_space, Discrete):
-            return int(self.np_random.integers(self.observation_space.n))
+        space = self.observation_space
+        if isinstance(space, Discrete):
+            return int(self.np_random.integers(space.n))
+        if space.dtype == np.uint8:
+            return self.np_random.integers(256, size=space.shape, dtype=np.uint8)
         return self.np_random.normal(size=3).astype(np.float32)
 
     def step(self, action):
@@ -61,9 +65,6 @@ class Probe(gym.Env):
         return self.state, reward, *flags, {}
 
 
-Terminal = Probe
-TimeLimit = functools.partial(Probe, ("limit",))
-BothEnds = functools.partial(Probe, ("both",))
 Mixed = functools.partial(Probe, ("terminal", "limit", "both"))
 
 
@@ -104,8 +105,7 @@ class Look(Aim):
 
 
 class Constant(Probe):
-    """Reward 1, one state, episodes of one step. With gamma 0.5 the value is 2 where the task goes
-    on (a time limit), and 1 where it does not."""
+    """Reward 1 a step, and one state."""
 
     def draw(self):
         return 0 if isinstance(self.observation_space, Discrete) else np.ones(3, np.float32)
