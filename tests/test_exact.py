@@ -10,11 +10,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch.nn.utils import parameters_to_vector as vector
 
 import rlhf
 from common import pixels, runs
-from tests.worlds import BOX, IMAGES, SCRIPTS, SMALL, Constant, Mixed, Probe, fitting, train
+from tests.worlds import BOX, SCRIPTS, SMALL, Constant, Mixed, Probe, as_bytes, fitting, train
 
 # Every default of train(), and LITERAL behind the bar.
 DEFAULTS = """
@@ -106,11 +105,6 @@ def test_on_episode_can_end_the_training(script):
     assert len(returns) == len(seen) == 3 and len(env.log) in (9, 10, 12)
 
 
-def as_bytes(learned, returns) -> list[bytes]:
-    table = lambda x: x if isinstance(x, np.ndarray) else vector(x.parameters()).detach().numpy()
-    return [part.tobytes() for part in (*map(table, learned), np.array(returns))]
-
-
 BOXES = [(script, dict(actions=BOX)) for script in ("reinforce", "a3c", "ppo")]
 
 
@@ -187,7 +181,8 @@ def test_images_go_through_the_trunk(script):
             assert images.dtype == torch.uint8 or script == "dqn" or not images.any()
             return super().forward(images)
 
-    make = lambda: Probe(**fitting(script) | dict(states=IMAGES))
+    images = gym.spaces.Box(0, 255, (4, 6, 5), np.uint8)
+    make = lambda: Probe(**fitting(script) | dict(states=images))
     learned, returns, _ = train(script, make, steps=30, trunk=Trunk)
     assert returns and set(made) == {((4, 6, 5), 8)}
     assert all(any(isinstance(m, Trunk) for m in network.modules()) for network in learned)

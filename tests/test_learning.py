@@ -12,13 +12,12 @@ from torch.nn.utils import parameters_to_vector
 
 import a3c
 from common import envs, pixels
-from tests.worlds import SCRIPTS, Aim, Look, two_workers_wait
+from tests.worlds import SCRIPTS, Aim, Look, given, two_workers_wait
 
 
 def mean_returns(script: str, make, **options) -> tuple[float, float]:
     """Of the first and the last 20 episodes; with the script's defaults beside these options."""
-    takes_function = script in ("actor_critic", "a3c", "ppo")
-    *_, returns = SCRIPTS[script].train(make if takes_function else make(), **options)
+    *_, returns = SCRIPTS[script].train(given(script, make), **options)
     return np.mean(returns[:20]), np.mean(returns[-20:])
 
 
@@ -84,10 +83,8 @@ def test_a3c_with_two_workers(method, monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: method)
     monkeypatch.setattr(a3c.Shared, "__init__", init)
-    make, keep = (
-        functools.partial(two_workers_wait, tmp_path),
-        lambda *episode: seen.append(episode),
-    )
+    make = functools.partial(two_workers_wait, tmp_path)
+    keep = lambda *episode: seen.append(episode)
     *learned, returns = a3c.train(make, steps=800, workers=2, on_episode=keep)
     ((first, shared),) = made
     assert len(returns) == len(seen) > 10 and all(total == length for total, length, _ in seen)

@@ -15,9 +15,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from torch.nn.utils import parameters_to_vector as vector
 
 VECTOR, BOX = Box(-np.inf, np.inf, (3,)), Box(-1.0, 1.0, (2,))
-IMAGES = Box(0, 255, (4, 6, 5), np.uint8)
 
 
 class Probe(gym.Env):
@@ -144,6 +144,11 @@ def fitting(script: str) -> dict:
     return spaces | (dict(states=Discrete(5)) if script == "qlearning_table" else {})
 
 
+def given(script: str, make):
+    """What the script's train() takes: a function that makes an environment, or one."""
+    return make if script in ("actor_critic", "a3c", "ppo") else make()
+
+
 def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, list[float], list]:
     """A short training.
 
@@ -162,6 +167,11 @@ def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, lis
         made.append(make())
         return wrap(made[-1])
 
-    takes_function = script in ("actor_critic", "a3c", "ppo")
-    result = SCRIPTS[script].train(make_env if takes_function else make_env(), **options)
+    result = SCRIPTS[script].train(given(script, make_env), **options)
     return list(result[:-1]), result[-1], [env for env in made if getattr(env, "seeds", True)]
+
+
+def as_bytes(learned, returns) -> list[bytes]:
+    """What train() returned, to the last bit."""
+    table = lambda x: x if isinstance(x, np.ndarray) else vector(x.parameters()).detach().numpy()
+    return [part.tobytes() for part in (*map(table, learned), np.array(returns))]
