@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import rlhf
-from common import pixels, runs
-from tests.worlds import BOX, SCRIPTS, SMALL, Constant, Mixed, Probe, as_bytes, fitting, train
+from common import runs
+from tests.worlds import SCRIPTS, SMALL, Constant, Mixed, Probe, as_bytes, fitting, train
 
 # Every default of train(), and LITERAL behind the bar.
 DEFAULTS = """
@@ -105,36 +105,17 @@ def test_on_episode_can_end_the_training(script):
     assert len(returns) == len(seen) == 3 and len(env.log) in (9, 10, 12)
 
 
-BOXES = [(script, dict(actions=BOX)) for script in ("reinforce", "a3c", "ppo")]
-
-
-@pytest.mark.parametrize(("script", "actions"), [*((script, {}) for script in SCRIPTS), *BOXES])
-def test_one_seed_one_result(script, actions):
-    """Bit for bit; numpy's and Python's global random states are neither read nor changed."""
-    spaces = fitting(script) | actions
-
-    def result(seed):
-        learned, returns, _ = train(script, lambda: Mixed(**spaces), seed=seed, steps=60)
-        return as_bytes(learned, returns)
-
-    first = result(1)
-    random.seed(7), np.random.seed(7)
-    before = random.getstate(), np.random.get_state()[1].tolist()
-    assert result(1) == first
-    assert before == (random.getstate(), np.random.get_state()[1].tolist())
-    assert all(a != b for a, b in zip(result(2), first, strict=True))
-
-
 @every
 def test_the_seed_reaches_the_agent(script):
-    """Another seed acts otherwise where the environment is the same for all seeds."""
-    spaces = fitting(script)
+    """Another seed acts otherwise where the environment is the same for all seeds. The same one
+    gives the same result: test_snippets. The global random states stay as they are."""
+    make = lambda: Constant(**fitting(script))
     actions = lambda seed: [
-        str(step[1])
-        for env in train(script, lambda: Constant(**spaces), seed=seed, steps=60)[-1]
-        for step in env.log
+        str(step[1]) for env in train(script, make, seed=seed, steps=60)[-1] for step in env.log
     ]
+    before = random.getstate(), np.random.get_state()[1].tolist()
     assert actions(1) != actions(2)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())
 
 
 # ---------------------------------------------------------------------------- other environments
@@ -165,27 +146,6 @@ def test_other_states_are_refused_in_one_line(script):
         train(script, make, steps=9)
     says = "Discrete" if script == "qlearning_table" else "FlattenObservation"
     assert says in str(told.value) and "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize("script", ["dqn", "reinforce", "actor_critic", "a3c", "ppo"])
-def test_images_go_through_the_trunk(script):
-    """Every network that is returned has it, and gets the bytes as they are."""
-    made = []
-
-    class Trunk(pixels.Convolutions):
-        def __init__(self, shape, hidden):
-            made.append((shape, hidden))
-            super().__init__(shape, hidden)
-
-        def forward(self, images):
-            assert images.dtype == torch.uint8 or script == "dqn" or not images.any()
-            return super().forward(images)
-
-    images = gym.spaces.Box(0, 255, (4, 6, 5), np.uint8)
-    make = lambda: Probe(**fitting(script) | dict(states=images))
-    learned, returns, _ = train(script, make, steps=30, trunk=Trunk)
-    assert returns and set(made) == {((4, 6, 5), 8)}
-    assert all(any(isinstance(m, Trunk) for m in network.modules()) for network in learned)
 
 
 # ------------------------------------------------------------------------- what main() hands over

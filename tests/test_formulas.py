@@ -35,9 +35,9 @@ from tests.worlds import BOX, Mixed, Probe, fitting, train
 class Recorder(torch.optim.SGD):
     """Plain descent. `steps`: the parameters before each step, their gradients, the step sizes."""
 
-    def __init__(self, parameters, lr=0.0, fused=None):
+    def __init__(self, kind, parameters, lr=0.0, fused=None):
         super().__init__(parameters, lr=lr)
-        self.steps = []
+        self.kind, self.steps = kind, []
 
     def step(self):
         theta = [p for group in self.param_groups for p in group["params"]]
@@ -51,14 +51,9 @@ class Recorder(torch.optim.SGD):
 def recorders(monkeypatch) -> list[Recorder]:
     """All optimisers that a script makes, in its order; `kind` is the one that it asked for."""
     made = []
+    make = lambda *args, **options: made.append(Recorder(*args, **options)) or made[-1]
     for kind in ("Adam", "SGD"):
-
-        def make(*args, _kind=kind, **options):
-            made.append(Recorder(*args, **options))
-            made[-1].kind = _kind
-            return made[-1]
-
-        monkeypatch.setattr(torch.optim, kind, make)
+        monkeypatch.setattr(torch.optim, kind, functools.partial(make, kind))
     return made
 
 
@@ -203,7 +198,7 @@ def test_dqn_step(recorders, monkeypatch, n, gamma, scaled, factor):
 def test_dqn_epsilon():
     """A random action with this probability, otherwise the best one."""
     options = dict(steps=3000, epsilon=0.6, batch=9999, alpha=0.0)
-    (Q,), _, (env,) = train("dqn", lambda: DISCRETE(), **options)
+    (Q,), _, (env,) = train("dqn", DISCRETE, **options)
     s, a, *_ = columns(env.log)
     with torch.no_grad():
         assert (Q(s).argmax(1) != a).float().mean() == pytest.approx(0.4, abs=0.04)
@@ -318,7 +313,7 @@ def test_boxes(low, low_2, width, action):
     ("actions", "baseline", "adam", "gamma", "factor"),
     [
         (Discrete(3), True, True, 0.9, 0.1),
-        (BOX, True, False, 1.0, 0.001),
+        (BOX, True, False, 1, 1e-3),
         (BOX, False, False, 0.9, None),
     ],
 )
@@ -412,22 +407,18 @@ def test_reinforce_policy_and_value():
     assert V(s).shape == (4,) and V(s[None]).shape == (1, 4)
 
 
-LAYERS = {
-    "dqn": (lambda: dqn.QNetwork((3,), 2, 8), "3 8 ReLU 8 8 ReLU 8 2"),
-    "reinforce": (lambda: reinforce.Policy((3,), BOX, 8).layers, "3 8 Tanh 8 2"),
-    "reinforce, V": (lambda: reinforce.Value((3,), 8), "3 8 Tanh 8 1 Flatten"),
-    "actor_critic": (lambda: actor_critic.Network((3,), 2, 8), "3 8 Tanh 8 2"),
-    "ddpg": (lambda: ddpg.Actor(3, 2, 8), "3 8 ReLU 8 8 ReLU 8 2 Tanh"),
-    "ddpg, Q": (lambda: ddpg.Critic(3, 2, 8), "5 8 ReLU 8 8 ReLU 8 1"),
-}
-
-
-@pytest.mark.parametrize("which", LAYERS)
-def test_layers(which):
+def test_layers():
     """Those of a3c and ppo are reinforce's."""
-    network, layers = LAYERS[which]
     width = lambda x: f"{x.in_features} {x.out_features}" if hasattr(x, "weight") else ""
-    assert " ".join(width(x) or type(x).__name__ for x in network()) == layers
+    for network, layers in (
+        (dqn.QNetwork((3,), 2, 8), "3 8 ReLU 8 8 ReLU 8 2"),
+        (reinforce.Policy((3,), BOX, 8).layers, "3 8 Tanh 8 2"),
+        (reinforce.Value((3,), 8), "3 8 Tanh 8 1 Flatten"),
+        (actor_critic.Network((3,), 2, 8), "3 8 Tanh 8 2"),
+        (ddpg.Actor(3, 2, 8), "3 8 ReLU 8 8 ReLU 8 2 Tanh"),
+        (ddpg.Critic(3, 2, 8), "5 8 ReLU 8 8 ReLU 8 1"),
+    ):
+        assert " ".join(width(x) or type(x).__name__ for x in network) == layers
 
 
 # --------------------------------------------------------------------------------- A3C and PPO
@@ -582,12 +573,11 @@ def test_ppo_beta_follows_the_divergence_from_theta_old(recorders):
         assert betas[1] == factor
 
 
-def test_ppo_minibatches(recorders, monkeypatch):
+def test_ppo_minibatches(monkeypatch):
     """Each epoch takes every sample once, in another order."""
     seen, forward = [], ppo.Value.forward
-    look = lambda V, s: seen.append(s) or forward(V, s)
-    monkeypatch.setattr(ppo.Value, "forward", look)
-    train("ppo", lambda: DISCRETE(), steps=14, horizon=7, epochs=3, batch=4)
+    monkeypatch.setattr(ppo.Value, "forward", lambda V, s: seen.append(s) or forward(V, s))
+    train("ppo", DISCRETE, steps=14, horizon=7, epochs=3, batch=4)
     s, _, *minibatches = seen
     assert [len(part) for part in minibatches] == [4, 4, 4, 2] * 3
     epochs = [torch.cat(minibatches[4 * k : 4 * k + 4]) for k in range(3)]

@@ -14,13 +14,6 @@ import a3c
 from common import envs, pixels
 from tests.worlds import SCRIPTS, Aim, Look, given, two_workers_wait
 
-
-def mean_returns(script: str, make, **options) -> tuple[float, float]:
-    """Of the first and the last 20 episodes; with the script's defaults beside these options."""
-    *_, returns = SCRIPTS[script].train(given(script, make), **options)
-    return np.mean(returns[:20]), np.mean(returns[-20:])
-
-
 WALKING = dict(
     qlearning_table=dict(episodes=600),
     dqn=dict(steps=1_000, batch=32),
@@ -29,32 +22,12 @@ WALKING = dict(
     a3c=dict(steps=2_000, workers=1, alpha=5e-3),
     ppo=dict(steps=6_400, horizon=32, alpha=1e-2, d_targ=0.03),
 )
-
-
-@pytest.mark.parametrize("script", WALKING)
-def test_discrete_actions(script):
-    """The lecture's grid: random actions take 18.3 steps to a corner, the best ones 2."""
-    make = functools.partial(envs.make, "GridWorld-v0", script == "qlearning_table")
-    first, last = mean_returns(script, make, gamma=0.9, **WALKING[script])
-    assert first < -8 and last > -6
-
-
 AIMING = dict(
     reinforce=dict(steps=2_000, alpha=0.03, beta=0.03),
     ddpg=dict(steps=400, warmup=100, beta=0.01, hidden=32, sigma=0.05),
     a3c=dict(steps=2_500, alpha=0.03, workers=1),
     ppo=dict(steps=3_000, alpha=0.03, n_envs=2, horizon=40, epochs=5, batch=80, d_targ=0.1),
 )
-
-
-@pytest.mark.parametrize("script", AIMING)
-def test_continuous_actions(script):
-    """Two dimensions with unequal bounds: at first -55 or, with ddpg's noise, -30 an episode."""
-    make = lambda: envs.prepared(Aim())
-    first, last = mean_returns(script, make, gamma=0.0, **AIMING[script])
-    assert first < -20 and last > -10
-
-
 LOOKING = dict(
     dqn=dict(steps=700),
     reinforce=dict(steps=1_500, alpha=2e-3),
@@ -64,12 +37,32 @@ LOOKING = dict(
 )
 
 
+def learns(script: str, make, chance: float, enough: float, **options) -> list:
+    """At first its returns are below chance, in the end above what is enough; what it learned."""
+    *learned, returns = SCRIPTS[script].train(given(script, make), **options)
+    assert np.mean(returns[:20]) < chance and np.mean(returns[-20:]) > enough
+    return learned
+
+
+@pytest.mark.parametrize("script", WALKING)
+def test_discrete_actions(script):
+    """The lecture's grid: random actions take 18.3 steps to a corner, the best ones 2."""
+    make = functools.partial(envs.make, "GridWorld-v0", script == "qlearning_table")
+    learns(script, make, -8, -6, gamma=0.9, **WALKING[script])
+
+
+@pytest.mark.parametrize("script", AIMING)
+def test_continuous_actions(script):
+    """Two dimensions with unequal bounds: at first -55 or, with ddpg's noise, -30 an episode."""
+    learns(script, lambda: envs.prepared(Aim()), -20, -10, gamma=0.0, **AIMING[script])
+
+
 @pytest.mark.parametrize("script", LOOKING)
 def test_images(script):
-    """Who does not look is right in half of the ten steps."""
+    """Who does not look is right in half of the ten steps. Each network sees with the trunk."""
     options = LOOKING[script] | dict(trunk=pixels.Convolutions)
-    first, last = mean_returns(script, Look, gamma=0.0, **options)
-    assert first < 7 and last > 7.5
+    for network in learns(script, Look, 7, 7.5, gamma=0.0, **options):
+        assert any(isinstance(module, pixels.Convolutions) for module in network.modules())
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -27,63 +27,37 @@ def test_code_follows_its_pseudocode(script):
     assert (len(numbers), len(parsed.tags) - len(numbers)) == LINES[script]
 
 
-EXAMPLE = '''"""An example.
-
-Pseudocode
-
-    [a] Initialise
-    [b] repeat
-    [1]     for each item do
-    [2]         Add it
-                to the total
-    [c] until enough
-"""
-
-
-def train():
-    # [a] Initialise
-    total = 0
-    # [b] repeat
-    while True:
-        # [1] for each item do
-        for item in (1, 2):
-            # [2] Add it
-            #   to the total
-            total += item
-        # [c] until enough
-        if total > 9:
-            break
-'''
-A, B = "# [a] Initialise\n", "# [b] repeat\n"
-WRONG = [  # what is said, and the change
-    ("the docstring has the lines", "# [2] Add it\n            #   to the total\n", ""),
-    ("the docstring has the lines", A, f"{A}    {A}"),
-    ("are out of order", f"{A}    total = 0\n    {B}", f"{B}    total = 0\n    {A}"),
-    ("are out of order", "[1]", "[9]"),
-    ("are out of order", "[a] Initialise\n    [b] repeat\n", "[b] repeat\n    [a] Initialise\n"),
-    ("[2] says 'Add it to a total'", "#   to the", "#   to a"),
-    ("a long comment", A, A + 3 * "    # and so on\n"),
-    ("no function around it", "def train()", "if True"),
-    ("no code below", "    total = 0\n", ""),
-    ("[1] does not stand right above its statement", "        # [1]", "    # [1]"),
-    ("[2] is nested in [1], on the slide in [b]", "[2]         Add", "[2]     Add"),
-    ("[c] is nested in [b], on the slide in []", "until", "then"),
+TABLE, FOUR = SOURCES["qlearning_table"], "        # [4] Initialize S\n"
+NINE, TEN = "    [9]         S <- S'\n", "    [10]    until S is terminal\n"
+CODE = "            # [9] S <- S'\n            S = S_next\n"
+UNTIL = "            # [10] until S is terminal\n"
+WRONG = [  # what is said, and the change in qlearning_table.py or, if it has letters, in ppo.py
+    ("the docstring has the lines", FOUR, ""),
+    ("the docstring has the lines", FOUR, FOUR + FOUR),
+    ("are out of order", CODE + UNTIL, UNTIL + CODE),
+    ("are out of order", NINE + TEN, TEN + NINE),
+    ("are out of order", "[a]", "[z]"),
+    ("[9] says 'S <- S', the slide", "# [9] S <- S'", "# [9] S <- S"),
+    ("a long comment", FOUR, FOUR + 3 * "        # and so on\n"),
+    ("no function around it", "def train(", "async def train("),
+    ("no code below", "            S = S_next\n", ""),
+    ("[9] does not stand right above its statement", "    # [9]", "# [9]"),
+    ("[9] is nested in [5], on the slide in [3]", "[9]         S", "[9]     S"),
+    ("[10] is nested in [5], on the slide in [3]", "until S", "then S"),
 ]
 
 
 @pytest.mark.parametrize(("says", "old", "new"), WRONG)
 def test_a_broken_copy_is_refused(says, old, new):
-    slide.check(slide.parse(EXAMPLE))
-    assert old in EXAMPLE
+    source = TABLE if old in TABLE else SOURCES["ppo"]
+    assert old in source
     with pytest.raises(slide.SlideError, match=re.escape(says)):
-        slide.check(slide.parse(EXAMPLE.replace(old, new)))
+        slide.check(slide.parse(source.replace(old, new)))
 
 
 def test_a_vectorised_line_may_leave_the_nesting():
-    other = EXAMPLE.replace("[2]         Add", "[2]     Add")
-    slide.check(
-        slide.parse(other.replace("#   to the total", "#   to the total (vectorised over i)"))
-    )
+    other = TABLE.replace("[9]         S", "[9]     S")
+    slide.check(slide.parse(other.replace("# [9] S <- S'", "# [9] S <- S' (vectorised over s)")))
 
 
 @every

@@ -47,11 +47,8 @@ class Probe(gym.Env):
         return self.state, {}
 
     def draw(self):
-        space = self.observation_space
-        if isinstance(space, Discrete):
-            return int(self.np_random.integers(space.n))
-        if space.dtype == np.uint8:
-            return self.np_random.integers(256, size=space.shape, dtype=np.uint8)
+        if isinstance(self.observation_space, Discrete):
+            return int(self.np_random.integers(self.observation_space.n))
         return self.np_random.normal(size=3).astype(np.float32)
 
     def step(self, action):
@@ -171,7 +168,7 @@ def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, lis
     return list(result[:-1]), result[-1], [env for env in made if getattr(env, "seeds", True)]
 
 
-def as_bytes(learned, returns) -> list[bytes]:
+def as_bytes(learned, returns=()) -> list[bytes]:
     """What train() returned, to the last bit."""
     table = lambda x: x if isinstance(x, np.ndarray) else vector(x.parameters()).detach().numpy()
     return [part.tobytes() for part in (*map(table, learned), np.array(returns))]
