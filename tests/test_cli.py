@@ -184,18 +184,13 @@ def test_solved(capsys):
     assert "give more --steps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_literal_and_what_is_given_wins(script):
-    train, literal = SCRIPTS[script].train, SCRIPTS[script].LITERAL
-    parsed = lambda *argv: runs.parse(train, [*argv], script)[1]
-    default = parsed()
-    assert parsed("--literal") == default | literal
-    for name, value in literal.items():
-        given = [runs.flag(name), str(default[name])]
-        if isinstance(value, bool):
-            given = [runs.flag(name if default[name] else f"no_{name}")]
-        expected = default | literal | {name: default[name]}
-        assert parsed("--literal", *given) == parsed(*given, "--literal") == expected
+def test_literal_and_what_is_given_wins():
+    """Also where a default is given, and whichever comes first."""
+    parsed = lambda text: runs.parse(SCRIPTS["dqn"].train, text.split(), "dqn")[1]
+    literal, given = parsed("") | SCRIPTS["dqn"].LITERAL, "--batch 128 --alpha 5e-4 --scale-rewards"
+    assert parsed("--literal") == literal
+    expected = literal | dict(batch=128, alpha=5e-4, scale_rewards=True)
+    assert parsed(f"--literal {given}") == parsed(f"{given} --literal") == expected
 
 
 @every
