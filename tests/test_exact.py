@@ -125,7 +125,7 @@ def test_the_seed_reaches_the_agent(script):
 def test_a_wrapped_instance_works(script):
     """RecordEpisodeStatistics, which also counts returns, changes nothing."""
     make = lambda: Mixed(**fitting(script))
-    wrapped = train(script, make, gym.wrappers.RecordEpisodeStatistics, steps=60)
+    wrapped = train(script, lambda: gym.wrappers.RecordEpisodeStatistics(make()), steps=60)
     assert as_bytes(*wrapped[:2]) == as_bytes(*train(script, make, steps=60)[:2])
 
 

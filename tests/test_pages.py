@@ -9,17 +9,6 @@ import reinforce
 from common.envs import BadInput
 from tools import compare, pages, plane, slide
 
-TYPESET = {
-    "A Q-table, action A in s": "A Q-table, action A in s",
-    "theta <- theta + alpha v_t": "θ ← θ + α v<sub>t</sub>",
-    "theta^Q' and theta'_v": "θ<sup>Q′</sup> and θ′<sub>v</sub>",
-    "pi_theta_old(.|s_{t+1})": "π<sub>θ<sub>old</sub></sub>(.|s<sub>t+1</sub>)",
-    "(y_j - Q)^2 for a slow copy": "(y<sub>j</sub> − Q)² for a slow copy",
-    "the slide's `x_1`, --n-steps 1": "the slide's <code>x_1</code>, <code>--n-steps</code> 1",
-    "as in [12], A3C, e.g. max_a' Q < 1": 'as in <a href="#12">[12]</a>, A3C, e.g. max<sub>a′'
-    "</sub> Q &lt; 1",
-}
-
 
 def stale() -> list[str]:
     """The pages that are not as python -m tools.pages would write them now."""
@@ -60,11 +49,6 @@ def test_a_page_stands_alone(name):
         assert sum((pages.PAGES / file).stat().st_size for file in files) <= 250_000
 
 
-@pytest.mark.parametrize("text", TYPESET)
-def test_typeset(text):
-    assert re.sub("</?i[^>]*>", "", pages.typeset(text)) == TYPESET[text]
-
-
 @pytest.mark.parametrize("name", slide.SCRIPTS)
 def test_the_formulas_of_a_record(name):
     """A student with a calculator gets what is shown, from the numbers that are shown."""
@@ -101,11 +85,9 @@ SHOWN = """
 @pytest.mark.parametrize("name", slide.SCRIPTS)
 def test_in_a_browser(browser, name):
     from selenium.webdriver import ActionChains
-    from selenium.webdriver.common.by import By
 
-    run, find = pages.stored(name), lambda selector: browser.find_element(By.CSS_SELECTOR, selector)
+    run, find = pages.stored(name), lambda css: browser.find_element("css selector", css)
     mouse, tops, page = ActionChains(browser, 0), [], (pages.PAGES / f"{name}.html").as_uri()
-    browser.set_window_size(1400, 900)
     browser.get("about:blank")
     browser.get(page)
 

@@ -62,10 +62,9 @@ def test_a_vectorised_line_may_leave_the_nesting():
 def test_beyond_the_slide_names_what_literal_turns_off(script):
     """Each flag with its value in LITERAL, none of them a default; the rest are constants."""
     departures = slide.parse(SOURCES[script]).departures
-    flags = dict((flag.split(" ") + [""])[:2] for _, flag, _ in departures if flag)
     module = importlib.import_module(script)
     literal = dict(getattr(module, "LITERAL", {}))
-    for flag, value in flags.items():
+    for flag, _, value in (flag.partition(" ") for _, flag, _ in departures if flag):
         name = flag.removeprefix("--no-").removeprefix("--").replace("-", "_")
         off = float(value) if value else False
         assert literal.pop(name) == off

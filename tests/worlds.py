@@ -146,13 +146,12 @@ def given(script: str, make):
     return make if script in ("actor_critic", "a3c", "ppo") else make()
 
 
-def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, list[float], list]:
+def train(script: str, make, **options) -> tuple[list, list[float], list]:
     """A short training.
 
     Args:
         script: its name.
         make: makes an environment.
-        wrap: what the environment is wrapped in for the script.
         options: of train(), beside those of SMALL.
 
     Returns:
@@ -162,10 +161,14 @@ def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, lis
 
     def make_env():
         made.append(make())
-        return wrap(made[-1])
+        return made[-1]
 
     result = SCRIPTS[script].train(given(script, make_env), **options)
-    return list(result[:-1]), result[-1], [env for env in made if getattr(env, "seeds", True)]
+    return (
+        list(result[:-1]),
+        result[-1],
+        [env for env in made if getattr(env.unwrapped, "seeds", True)],
+    )
 
 
 def as_bytes(learned, returns=()) -> list[bytes]:
