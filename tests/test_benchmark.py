@@ -74,6 +74,7 @@ def test_what_rlhf_says_is_found():
 
 def test_the_page_is_what_the_csvs_say():
     assert (ROOT / "docs/results.md").read_text() == table.page(), "run python -m benchmark.table"
+    assert table.number(float("nan")) == ""
     for name in ("steps", "departures", "zoo"):
         assert 5_000 < (ROOT / f"docs/results/{name}.png").stat().st_size < 150_000
 

@@ -17,18 +17,12 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image
 
 from common import language, runs
-from tests.worlds import SCRIPTS, Constant, Probe
+from tests.worlds import SCRIPTS, SMALL, Constant, Probe
 
-TINY = dict(  # a run of a moment
-    qlearning_table="--episodes 30",
-    dqn="--steps 200 --batch 8 --hidden 8",
-    reinforce="--steps 200",
-    actor_critic="--steps 200 --n-envs 2",
-    ddpg="--env Aim-v0 --steps 60 --warmup 20 --batch 8 --hidden 8",
-    a3c="--steps 200 --workers 1",
-    ppo="--steps 200 --n-envs 2 --horizon 50 --epochs 2",
-    rlhf="--steps 100 --demonstrations 64 --comparisons 64",
-)
+flags = lambda options: " ".join(f"{runs.flag(name)} {x}" for name, x in options.items())
+TINY = {script: f"--steps 200 {flags(options)}" for script, options in SMALL.items()}
+TINY["ddpg"] += " --env Aim-v0"
+TINY["rlhf"] = "--steps 100 --demonstrations 64 --comparisons 64"
 every = pytest.mark.parametrize("script", TINY)
 FILES = ["returns.csv", "returns.png", "run.json", "weights.pt"]
 
@@ -254,8 +248,8 @@ def test_saved_files(capsys):
     assert run("dqn --env Maze-v0 --out good", TINY["dqn"], shown.format("one")) == 0
     assert Image.open("one.gif").n_frames > 1 and Image.open("one.png").size == (600, 624)
     assert run("dqn --load good", shown.format("two")) == 0
-    for kind in (".gif", ".png"):
-        assert Path("one" + kind).read_bytes() == Path("two" + kind).read_bytes()
+    assert Path("one.gif").read_bytes() == Path("two.gif").read_bytes()
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
     capsys.readouterr()
     for flag in ("--gamma 0.5", "--env Maze-v0", "--steps 3", "--literal", "--out x", "--no-save"):
         assert "leave out " + flag.split()[0] in refused(capsys, "dqn --load good", flag)

@@ -140,8 +140,7 @@ def test_divergence_is_told(script):
 @every
 def test_other_states_are_refused_in_one_line(script):
     """It says which wrapper helps."""
-    states = gym.spaces.Box(0, 1, (3,), np.float64)
-    make = lambda: Probe(**(fitting(script) | dict(states=states)))
+    make = lambda: Probe(**fitting(script) | dict(states=gym.spaces.Box(0, 1, (3,), np.float64)))
     with pytest.raises(AssertionError) as told:
         train(script, make, steps=9)
     says = "Discrete" if script == "qlearning_table" else "FlattenObservation"

@@ -386,7 +386,7 @@ def test_actions_are_drawn_from_pi(script):
     assert last.weight.abs().max() <= 0.01 * 8**-0.5  # a layer's own weights, times 0.01
 
 
-def test_reinforce_policy_and_value():
+def test_reinforce_policy():
     """A softmax, or a Gaussian whose noise has a mean square of 1 over all n dimensions."""
     s = torch.randn(4, 3)
     pi = reinforce.Policy((3,), Discrete(5), 8)
@@ -396,8 +396,6 @@ def test_reinforce_policy_and_value():
     pi.log_std.data = torch.tensor([0.5, -1.0])
     density = Normal(pi.layers(s), torch.tensor([0.5, -1.0]).exp()).log_prob(torch.tensor(0.3))
     torch.testing.assert_close(pi(s).log_prob(torch.full((4, 2), 0.3)), density.sum(-1))
-    V = reinforce.Value((3,), 8)
-    assert V(s).shape == (4,) and V(s[None]).shape == (1, 4)
 
 
 def test_layers():

@@ -23,9 +23,7 @@ WALKING = dict(
     ppo=dict(steps=6_400, horizon=32, alpha=1e-2, d_targ=0.03),
 )
 AIMING = dict(
-    reinforce=dict(steps=2_000, alpha=0.03, beta=0.03),
     ddpg=dict(steps=400, warmup=100, beta=0.01, hidden=32, sigma=0.05),
-    a3c=dict(steps=2_500, alpha=0.03, workers=1),
     ppo=dict(steps=3_000, alpha=0.03, n_envs=2, horizon=40, epochs=5, batch=80, d_targ=0.1),
 )
 LOOKING = dict(

@@ -125,17 +125,15 @@ def test_ppo(recorders, monkeypatch):  # noqa: F811
             total = 0
             for place, advantage, goal, log_pi_old in zip(places, A, target, log_old, strict=True):  # noqa: B023
                 ratio = (log_pi(policy, *place) - log_pi_old).exp()
-                side = (advantage > 0).item(), (ratio > 1).item()
-                beyond = abs(ratio - 1) > eps
-                cases.update([side] * bool(beyond))
-                flat = beyond and side[0] == side[1]
-                total -= 0 if flat else advantage * ratio
+                clipped = ratio.clamp(1 - eps, 1 + eps)
+                cases.add((advantage.sign().item(), (ratio - clipped).sign().item()))
+                total -= torch.minimum(ratio * advantage, clipped * advantage)
                 total += (goal - read(V, *place)[0]) ** 2
             return total / len(places)  # noqa: B023
 
         for step in recorder.steps[3 * k : 3 * k + 3]:
             check(step, loss, policy, V)
-    assert len(cases) == 4  # of sign and side
+    assert len(cases) == 6  # two signs; below, within and above the clip
 
 
 # --------------------------------------------------------------------- the end of a text, drawing

@@ -164,11 +164,8 @@ def train(script: str, make, **options) -> tuple[list, list[float], list]:
         return made[-1]
 
     result = SCRIPTS[script].train(given(script, make_env), **options)
-    return (
-        list(result[:-1]),
-        result[-1],
-        [env for env in made if getattr(env.unwrapped, "seeds", True)],
-    )
+    used = [env for env in made if getattr(env.unwrapped, "seeds", True)]
+    return list(result[:-1]), result[-1], used
 
 
 def as_bytes(learned, returns=()) -> list[bytes]:
