@@ -242,9 +242,9 @@ def test_ddpg_step(recorders, monkeypatch):
 
 
 def test_ddpg_warms_up_all_over_the_space():
-    _, _, (env,) = train("ddpg", Mixed, steps=900, warmup=900)
+    _, _, (env,) = train("ddpg", Mixed, episodes=300, warmup=900)
     actions = np.array([step[1] for step in env.log])
-    assert actions.dtype == np.float32
+    assert actions.dtype == np.float32 and len(actions) == 900
     assert actions.mean(0) == pytest.approx([0, 0], abs=0.1)
     assert actions.std(0) == pytest.approx([3**-0.5] * 2, abs=0.05)
     assert abs(np.corrcoef(actions.T)[0, 1]) < 0.15

@@ -53,11 +53,6 @@ def test_a_broken_copy_is_refused(says, old, new):
         slide.check(slide.parse(source.replace(old, new)))
 
 
-def test_a_vectorised_line_may_leave_the_nesting():
-    other = TABLE.replace("[9]         S", "[9]     S")
-    slide.check(slide.parse(other.replace("# [9] S <- S'", "# [9] S <- S' (vectorised over s)")))
-
-
 @every
 def test_beyond_the_slide_names_what_literal_turns_off(script):
     """Each flag with its value in LITERAL, none of them a default; the rest are constants."""
