@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import io
 import re
-from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -15,7 +14,6 @@ from benchmark import run, speed, table
 from common import envs, language
 from tools import slide
 
-ROOT = Path(__file__).parent.parent
 ROWS = [row for section in ("learn", "zoo", "rlhf") for row in run.PLAN[section]]
 
 
@@ -31,7 +29,7 @@ def test_the_plan_fits_the_script(script):
     assert planned and set(re.findall(r"--[\w-]+", " ".join(flags))) <= known
     for row in planned:
         assert row["env"] in gym.registry or (script, row["env"]) == ("rlhf", "")
-    for name, flag, _ in slide.read(ROOT / f"{script}.py").departures:
+    for name, flag, _ in slide.read(slide.ROOT / f"{script}.py").departures:
         literal = any("--literal" in row["flags"] and "off" in row for row in planned)
         assert not flag or literal or any(flag in text for text in flags), name
 
@@ -73,10 +71,11 @@ def test_what_rlhf_says_is_found():
 
 
 def test_the_page_is_what_the_csvs_say():
-    assert (ROOT / "docs/results.md").read_text() == table.page(), "run python -m benchmark.table"
+    page = (slide.ROOT / "docs/results.md").read_text()
+    assert page == table.page(), "run python -m benchmark.table"
     assert table.number(float("nan")) == ""
     for name in ("steps", "departures", "zoo"):
-        assert 5_000 < (ROOT / f"docs/results/{name}.png").stat().st_size < 150_000
+        assert 5_000 < (slide.ROOT / f"docs/results/{name}.png").stat().st_size < 150_000
 
 
 def test_counting_steps_leaves_gymnasium_as_it_was():

@@ -124,7 +124,6 @@ def sums_of_n(log, n: int, gamma: float) -> list[tuple]:
     return rows
 
 
-ENDS = ("terminal", "limit", "both")
 DISCRETE = functools.partial(Mixed, actions=Discrete(3))
 
 # ------------------------------------------------------------------------------------- Q-learning

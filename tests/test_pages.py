@@ -52,13 +52,12 @@ def test_a_page_stands_alone(name):
 @pytest.mark.parametrize("name", slide.SCRIPTS)
 def test_the_formulas_of_a_record(name):
     """A student with a calculator gets what is shown, from the numbers that are shown."""
-    python, sums = dict(zip("−·²σ", ("-", "*", "**2", "sigma"), strict=True)), 0
+    python, sums = str.maketrans({"−": "-", "·": "*", "²": "**2", "σ": "sigma"}), 0
+    value = lambda text: eval(text.translate(python), pages.CALCULATOR)
     for formula in pages.stored(name)["strings"]:
         for match in re.findall(r'<span class="sum">(.*?)</span> (.) <b>(.*?)</b>', formula):
             left, sign, right = (re.sub("<[^>]+>", "", part) for part in match)
-            exact, near = (
-                eval(x.translate(str.maketrans(python)), pages.CALCULATOR) for x in (left, right)
-            )
+            exact, near = value(left), value(right)
             sizes = [abs(float(x)) for x in re.findall(pages.NUMBER, left)]
             assert abs(exact - near) <= 2e-3 * max([near, *sizes]), formula
             assert sign == ("=" if abs(exact - near) < 1e-9 else "≈"), formula

@@ -215,11 +215,6 @@ def test_environments_that_are_refused(env_id, options, says, monkeypatch):
     assert "\n" not in str(refused.value)
 
 
-def test_a_copy_of_a_script_takes_all():
-    """Who takes what: test_cli."""
-    envs.check(envs.make("Pendulum-v1"), "my_copy")
-
-
 # ------------------------------------------------------------------------------------------- images
 
 
