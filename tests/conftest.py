@@ -3,8 +3,7 @@
 import os
 import shutil
 
-os.environ["SDL_VIDEODRIVER"] = "dummy"  # pygame draws into memory
-os.environ["MPLBACKEND"] = "agg"
+os.environ |= dict(SDL_VIDEODRIVER="dummy", MPLBACKEND="agg")  # pygame draws into memory
 
 import pytest
 

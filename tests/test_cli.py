@@ -162,11 +162,8 @@ def test_a_full_disk(capsys, monkeypatch):
 
 def test_solved(capsys):
     """After 100 episodes, if their mean is the threshold; --no-stop-when-solved goes on."""
-    for flags, episodes in (
-        ("One-v0", 100),
-        ("One-v0 --no-stop-when-solved", 130),
-        ("Two-v0 --episodes 120", 120),
-    ):
+    lengths = {"One-v0": 100, "One-v0 --no-stop-when-solved": 130, "Two-v0 --episodes 120": 120}
+    for flags, episodes in lengths.items():
         assert run("dqn --no-save --hidden 8 --steps 130 --env", flags) == 0
         page = capsys.readouterr().out
         assert f"for {episodes} episodes, {episodes} steps" in page

@@ -11,10 +11,9 @@ WHY = "no nbclient, nbformat, ipykernel: see docs/requirements.txt; the notebook
 pytest.importorskip("ipykernel", reason=WHY)
 nbclient, nbformat = (pytest.importorskip(name, reason=WHY) for name in ("nbclient", "nbformat"))
 notebook = pytest.importorskip("tools.notebook", reason=WHY, exc_type=ImportError)
-every = pytest.mark.parametrize("name", notebook.NAMES)
 
 
-@every
+@pytest.mark.parametrize("name", notebook.NAMES)
 def test_stored_is_what_would_be_made_now(name):
     """Otherwise: python -m tools.notebook. It has run without an error, and is small."""
     path = notebook.FOLDER / f"{name}.ipynb"

@@ -19,8 +19,8 @@ def stale() -> list[str]:
 def test_pages_are_up_to_date():
     assert all(map(pages.stored, slide.SCRIPTS)) and not stale(), "run python -m tools.pages"
     names = {f"{name}{end}" for name in slide.SCRIPTS for end in (".html", ".run.js")}
-    files = {path.name for path in pages.PAGES.iterdir()}
-    assert files == {*names, "index.html", "page.css", "page.js"}
+    names |= {"index.html", "page.css", "page.js"}
+    assert {path.name for path in pages.PAGES.iterdir()} == names
 
 
 def test_a_page_is_stale_by_its_script(monkeypatch, tmp_path):
@@ -38,8 +38,7 @@ def test_a_page_is_stale_by_its_script(monkeypatch, tmp_path):
 def test_a_page_stands_alone(name):
     page = (pages.PAGES / f"{name}.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(https?:)?//', page), "something comes from the network"
-    links = set(re.findall(r'(?:href|src)="([^"]+)"', page))
-    for link in links:
+    for link in set(re.findall(r'(?:href|src)="([^"]+)"', page)):
         file, _, anchor = link.partition("#")
         assert not file or (pages.PAGES / file).exists(), link
         assert not anchor or "@" in anchor or f'id="{anchor}"' in page, link

@@ -248,5 +248,5 @@ def test_learning_all_three_steps():
     true, true_2, true_learned = (LANGUAGE.true_reward(x, y) for y in texts)
     rightly = ((score > score_2) == (true > true_2))[true != true_2].float().mean()
     assert rightly > 0.65  # chance: 0.5, with a standard error of 0.03
-    assert learned.mean() > score.mean()
-    assert true_learned.mean() > true.mean() + 1  # with a standard error of 0.25
+    gain = true_learned.mean() - true.mean()  # with a standard error of 0.25
+    assert learned.mean() > score.mean() and gain > 1

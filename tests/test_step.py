@@ -65,8 +65,7 @@ def test_a_copy_elsewhere_with_a_mistake(capsys, tmp_path):
     source = (slide.ROOT / "dqn.py").read_text(encoding="utf-8")
     assert source.count("(1 - terminated_j) * ") == 1
     (tmp_path / "mine.py").write_text(source.replace("(1 - terminated_j) * ", ""), encoding="utf-8")
-    flags = "--env Maze-v0 --batch 16 --epsilon 1 --show 40:44"
-    out = printed(capsys, tmp_path / "mine.py", flags)
+    out = printed(capsys, tmp_path / "mine.py", "--env Maze-v0 --batch 8 --epsilon 1 --show 40:44")
     vector = lambda name: np.array(eval(re.search(rf"{name} = (\[.*?\])", out)[1]))
     terminal = vector("terminated_j") == 1
     assert terminal.any() and (vector("reward_j") != vector(r"\* y"))[terminal].all()
