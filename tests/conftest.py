@@ -3,8 +3,7 @@
 import os
 import shutil
 
-os.environ["SDL_VIDEODRIVER"] = "dummy"  # pygame draws into memory
-os.environ["MPLBACKEND"] = "agg"
+os.environ |= dict(SDL_VIDEODRIVER="dummy", MPLBACKEND="agg")  # pygame draws into memory
 
 import pytest
 
@@ -18,9 +17,9 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 def browser():
     """A headless Chromium."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="see docs/requirements.txt")
-    names = "chromium", "chromium-browser", "google-chrome"
-    chromium, driver = next(filter(None, map(shutil.which, names)), None), "chromedriver"
-    if not chromium or not shutil.which(driver):
+    chromiums = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    chromium, driver = next(filter(None, chromiums), None), shutil.which("chromedriver")
+    if not chromium or not driver:
         pytest.skip("no chromium and chromedriver here: the pages were not tried in a browser")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
@@ -28,8 +27,7 @@ def browser():
     flags += " disable-component-update force-prefers-reduced-motion window-size=1400,900"
     for flag in flags.split():
         options.add_argument(f"--{flag}")
-    service = webdriver.ChromeService(shutil.which(driver))
-    driver = webdriver.Chrome(options=options, service=service)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     driver.set_script_timeout(120)
     yield driver
     driver.quit()

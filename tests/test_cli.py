@@ -17,35 +17,27 @@ from gymnasium.spaces import Box, Discrete
 from PIL import Image
 
 from common import language, runs
-from tests.worlds import SCRIPTS, Constant, Probe
+from tests.worlds import SCRIPTS, SMALL, Constant, Probe
 
-TINY = dict(  # a run of a moment
-    qlearning_table="--episodes 30",
-    dqn="--steps 200 --batch 8 --hidden 8",
-    reinforce="--steps 200",
-    actor_critic="--steps 200 --n-envs 2",
-    ddpg="--env Aim-v0 --steps 60 --warmup 20 --batch 8 --hidden 8",
-    a3c="--steps 200 --workers 1",
-    ppo="--steps 200 --n-envs 2 --horizon 50 --epochs 2",
-    rlhf="--steps 100 --demonstrations 64 --comparisons 64",
-)
+flags = lambda options: " ".join(f"{runs.flag(name)} {x}" for name, x in options.items())
+TINY = {script: f"--steps 200 {flags(options)}" for script, options in SMALL.items()}
+TINY["ddpg"] += " --env Aim-v0"
+TINY["rlhf"] = "--steps 100 --demonstrations 64 --comparisons 64"
 every = pytest.mark.parametrize("script", TINY)
 FILES = ["returns.csv", "returns.png", "run.json", "weights.pt"]
 
 
-class NaN(Probe):
+def nan() -> gym.Env:
     """Rewards that are no numbers any more from episode 31 on."""
-
-    def step(self, action):
-        state, _, *rest = super().step(action)
-        return state, 1.0 if len(self.seeds) <= 30 else np.nan, *rest
+    env = Probe(actions=Discrete(2))
+    return gym.wrappers.TransformReward(env, lambda r: r if len(env.seeds) <= 30 else np.nan)
 
 
 gym.register("Aim-v0", "tests.worlds:Aim")
 gym.register("Photo-v0", lambda: Probe(states=Box(0, 255, (9, 9), np.uint8)))
 gym.register("One-v0", lambda: Constant(length=1, actions=Discrete(2)), reward_threshold=1.0)
 gym.register("Two-v0", lambda: Constant(length=1, actions=Discrete(2)), reward_threshold=2.0)
-gym.register("NaN-v0", lambda: NaN(actions=Discrete(2)))
+gym.register("NaN-v0", nan)
 
 
 @pytest.fixture(autouse=True)
@@ -170,11 +162,8 @@ def test_a_full_disk(capsys, monkeypatch):
 
 def test_solved(capsys):
     """After 100 episodes, if their mean is the threshold; --no-stop-when-solved goes on."""
-    for flags, episodes in (
-        ("One-v0", 100),
-        ("One-v0 --no-stop-when-solved", 130),
-        ("Two-v0 --episodes 120", 120),
-    ):
+    lengths = {"One-v0": 100, "One-v0 --no-stop-when-solved": 130, "Two-v0 --episodes 120": 120}
+    for flags, episodes in lengths.items():
         assert run("dqn --no-save --hidden 8 --steps 130 --env", flags) == 0
         page = capsys.readouterr().out
         assert f"for {episodes} episodes, {episodes} steps" in page
@@ -184,18 +173,13 @@ def test_solved(capsys):
     assert "give more --steps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_literal_and_what_is_given_wins(script):
-    train, literal = SCRIPTS[script].train, SCRIPTS[script].LITERAL
-    parsed = lambda *argv: runs.parse(train, [*argv], script)[1]
-    default = parsed()
-    assert parsed("--literal") == default | literal
-    for name, value in literal.items():
-        given = [runs.flag(name), str(default[name])]
-        if isinstance(value, bool):
-            given = [runs.flag(name if default[name] else f"no_{name}")]
-        expected = default | literal | {name: default[name]}
-        assert parsed("--literal", *given) == parsed(*given, "--literal") == expected
+def test_literal_and_what_is_given_wins():
+    """Also where a default is given, and whichever comes first."""
+    parsed = lambda text: runs.parse(SCRIPTS["dqn"].train, text.split(), "dqn")[1]
+    literal, given = parsed("") | SCRIPTS["dqn"].LITERAL, "--batch 128 --alpha 5e-4 --scale-rewards"
+    assert parsed("--literal") == literal
+    expected = literal | dict(batch=128, alpha=5e-4, scale_rewards=True)
+    assert parsed(f"--literal {given}") == parsed(f"{given} --literal") == expected
 
 
 @every
@@ -260,8 +244,8 @@ def test_saved_files(capsys):
     assert run("dqn --env Maze-v0 --out good", TINY["dqn"], shown.format("one")) == 0
     assert Image.open("one.gif").n_frames > 1 and Image.open("one.png").size == (600, 624)
     assert run("dqn --load good", shown.format("two")) == 0
-    for kind in (".gif", ".png"):
-        assert Path("one" + kind).read_bytes() == Path("two" + kind).read_bytes()
+    assert Path("one.gif").read_bytes() == Path("two.gif").read_bytes()
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
     capsys.readouterr()
     for flag in ("--gamma 0.5", "--env Maze-v0", "--steps 3", "--literal", "--out x", "--no-save"):
         assert "leave out " + flag.split()[0] in refused(capsys, "dqn --load good", flag)

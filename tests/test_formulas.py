@@ -16,19 +16,14 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Categorical, kl_divergence
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.distributions import Normal, kl_divergence
+from torch.nn.utils import parameters_to_vector as vector
+from torch.nn.utils import vector_to_parameters
 
-import a3c
-import actor_critic
-import ddpg
-import dqn
-import ppo
-import qlearning_table
-import reinforce
-import rlhf
 from common import envs
-from tests.worlds import BOX, Mixed, Probe, fitting, train
+from tests.worlds import BOX, SCRIPTS, Mixed, Probe, fitting, train
+
+qlearning_table, dqn, reinforce, actor_critic, ddpg, a3c, ppo = SCRIPTS.values()
 
 # ----------------------------------------------------------------------------------- the recorder
 
@@ -36,15 +31,15 @@ from tests.worlds import BOX, Mixed, Probe, fitting, train
 class Recorder(torch.optim.SGD):
     """Plain descent. `steps`: the parameters before each step, their gradients, the step sizes."""
 
-    def __init__(self, parameters, lr=0.0, fused=None):
+    def __init__(self, kind, parameters, lr=0.0, fused=None):
         super().__init__(parameters, lr=lr)
-        self.steps = []
+        self.kind, self.steps = kind, []
 
     def step(self):
         theta = [p for group in self.param_groups for p in group["params"]]
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in theta]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in theta]
         rates = [group["lr"] for group in self.param_groups]
-        self.steps.append(([p.detach().clone() for p in theta], grads, rates))
+        self.steps.append((vector(theta).detach(), vector(grads), rates))
         super().step()
 
 
@@ -52,40 +47,35 @@ class Recorder(torch.optim.SGD):
 def recorders(monkeypatch) -> list[Recorder]:
     """All optimisers that a script makes, in its order; `kind` is the one that it asked for."""
     made = []
+    make = lambda *args, **options: made.append(Recorder(*args, **options)) or made[-1]
     for kind in ("Adam", "SGD"):
-
-        def make(*args, _kind=kind, **options):
-            made.append(Recorder(*args, **options))
-            made[-1].kind = _kind
-            return made[-1]
-
-        monkeypatch.setattr(torch.optim, kind, make)
+        monkeypatch.setattr(torch.optim, kind, functools.partial(make, kind))
     return made
 
 
-def load(values, *networks) -> None:
+def parameters(*networks) -> list[torch.nn.Parameter]:
+    return [p for network in networks for p in network.parameters()]
+
+
+def load(values: torch.Tensor, *networks) -> None:
     """Give networks these parameters."""
-    with torch.no_grad():
-        theta = [p for network in networks for p in network.parameters()]
-        for p, value in zip(theta, values, strict=True):
-            p.copy_(value)
+    vector_to_parameters(values.clone(), parameters(*networks))
 
 
 def check(step, loss, *networks) -> None:
     """A recorded step has the gradients of loss(*networks), up to the rounding of float32."""
     load(step[0], *networks)
-    theta = [p for network in networks for p in network.parameters()]
-    expected = torch.autograd.grad(loss(*networks), theta, allow_unused=True)
-    assert any(e is not None and e.abs().sum() > 0 for e in expected)
-    for p, found, e in zip(theta, step[1], expected, strict=True):
-        e = torch.zeros_like(p) if e is None else e
-        torch.testing.assert_close(found, e, rtol=1e-3, atol=2e-5 * max(1, e.abs().max().item()))
+    theta = parameters(*networks)
+    grads = torch.autograd.grad(loss(*networks), theta, allow_unused=True, materialize_grads=True)
+    assert vector(grads).any()
+    for found, grad in zip(step[1].split([p.numel() for p in theta]), grads, strict=True):
+        most = 2e-5 * max(1, grad.abs().max().item())
+        torch.testing.assert_close(found, grad.flatten(), rtol=1e-3, atol=most)
 
 
-def after(step) -> list[torch.Tensor]:
+def after(step) -> torch.Tensor:
     """The parameters after a recorded step of an optimiser with one step size."""
-    theta, grads, (rate,) = step
-    return [p - rate * g for p, g in zip(theta, grads, strict=True)]
+    return step[0] - step[2][0] * step[1]
 
 
 def spied(monkeypatch, owner, name: str) -> list[tuple]:
@@ -111,7 +101,29 @@ def drawn(log, states: torch.Tensor) -> list[int]:
     return [places[state.numpy().tobytes()] for state in states]
 
 
-ENDS = ("terminal", "limit", "both")
+def discounted(x, factor: float, ends=()) -> list:
+    """x_t + factor x_{t+1} + factor^2 x_{t+2} + ... for each t, up to the end of its episode."""
+    sums = []
+    for t in range(len(x)):
+        last = next((k for k in range(t, len(ends)) if ends[k]), len(x) - 1)
+        sums.append(sum(factor ** (k - t) * x[k] for k in range(t, last + 1)))
+    return sums
+
+
+def sums_of_n(log, n: int, gamma: float) -> list[tuple]:
+    """(s, a, sum of n rewards, the state after them, terminated, gamma^n) of the steps of a log;
+    at the end of an episode fewer than n. Steps whose rewards are still to come are left out."""
+    rows = []
+    for first, (s, a, *_) in enumerate(log):
+        part = log[first : first + n]
+        ends = [k for k, step in enumerate(part, 1) if any(step[4:])]
+        k = ends[0] if ends else n
+        if k <= len(part):
+            total = discounted([step[2] for step in part[:k]], gamma)[0]
+            rows.append((s, a, total, *part[k - 1][3:5], gamma**k))
+    return rows
+
+
 DISCRETE = functools.partial(Mixed, actions=Discrete(3))
 
 # ------------------------------------------------------------------------------------- Q-learning
@@ -145,43 +157,30 @@ def test_qlearning_table_epsilon(decay):
 
 def test_qlearning_table_breaks_ties_at_random():
     rng, values = np.random.default_rng(0), np.array([1.0, 3, 3, 0, 3])
-    draws = [qlearning_table.greedy(values, rng) for _ in range(3_000)]
-    share = np.bincount(draws, minlength=5) / 3_000
+    share = np.bincount([qlearning_table.greedy(values, rng) for _ in range(3_000)]) / 3_000
     assert share == pytest.approx([0, 1 / 3, 1 / 3, 0, 1 / 3], abs=0.05)
 
 
 # ---------------------------------------------------------------------------------- DQN and DDPG
 
 
-@pytest.mark.parametrize(
-    ("n", "gamma", "scaled", "factor"),
-    [(1, 0.9, False, 1), (3, 0.9, True, 0.1), (3, 1.0, True, 0.001)],
-)
-def test_dqn_step(recorders, monkeypatch, n, gamma, scaled, factor):
+@pytest.mark.parametrize(("n", "gamma", "factor"), [(1, 0.9, 1), (3, 0.9, 0.1), (3, 1.0, 0.001)])
+def test_dqn_step(recorders, monkeypatch, n, gamma, factor):
     """[8] to [13], with sums of n rewards; which steps a minibatch holds is all that is asked."""
     batches = spied(monkeypatch, dqn.ReplayMemory, "sample")
     options = dict(steps=40, batch=8, train_every=4, alpha=0.01, memory=20)
-    options |= dict(n_steps=n, gamma=gamma, scale_rewards=scaled)
+    options |= dict(n_steps=n, gamma=gamma, scale_rewards=factor < 1)
     _, _, (env,) = train("dqn", lambda: DISCRETE(length=5), **options)
     (recorder,) = recorders
     assert recorder.kind == "Adam" and recorder.steps[0][2] == [0.01]
     assert len(batches) == (9 if n == 1 else 8)  # from the first minibatch on: at step 8, or 12
+    rows = sums_of_n(env.log, n, gamma)
     for step, (_, batch) in zip(recorder.steps, batches, strict=True):
-        rows = []
-        for first in drawn(env.log, batch[0]):
-            last = first
-            while last - first < n - 1 and not any(env.log[last][4:]):
-                last += 1
-            rewards = [factor * row[2] for row in env.log[first : last + 1]]
-            total = sum(gamma**k * r for k, r in enumerate(rewards))
-            s, a = env.log[first][:2]
-            rest = 0 if env.log[last][4] else gamma ** len(rewards)
-            rows.append((s, a, total, env.log[last][3], rest))
-        s, a, total, s_next, rest = columns(rows)
+        s, a, r, s_next, terminated, rest = columns([rows[i] for i in drawn(env.log, batch[0])])
 
         def loss(Q):
-            best = [max(row) for row in Q(s_next).tolist()]
-            y = [t + g * b for t, g, b in zip(total, rest, best, strict=True)]
+            best = torch.tensor([max(row) for row in Q(s_next).tolist()])
+            y = factor * r + rest * ~terminated * best
             return sum((y[j] - Q(s[j])[a[j]]) ** 2 for j in range(8)).float() / 8
 
         check(step, loss, dqn.QNetwork((3,), 3, 8))
@@ -190,7 +189,7 @@ def test_dqn_step(recorders, monkeypatch, n, gamma, scaled, factor):
 def test_dqn_epsilon():
     """A random action with this probability, otherwise the best one."""
     options = dict(steps=3000, epsilon=0.6, batch=9999, alpha=0.0)
-    (Q,), _, (env,) = train("dqn", lambda: DISCRETE(), **options)
+    (Q,), _, (env,) = train("dqn", DISCRETE, **options)
     s, a, *_ = columns(env.log)
     with torch.no_grad():
         assert (Q(s).argmax(1) != a).float().mean() == pytest.approx(0.4, abs=0.04)
@@ -198,8 +197,7 @@ def test_dqn_epsilon():
 
 def test_dqn_phi_copies():
     """An environment may write its next image into the same array."""
-    image = np.zeros((4, 12, 10), np.uint8)
-    state = dqn.phi(image)
+    state = dqn.phi(image := np.zeros((4, 12, 10), np.uint8))
     image.fill(9)
     assert state.dtype == np.uint8 and not state.any()
 
@@ -234,14 +232,13 @@ def test_ddpg_step(recorders, monkeypatch):
         load(after(of_critic), Q)
         check(of_actor, lambda mu: -sum(Q(s[j], mu(s[j])) for j in range(6)) / 6, mu)
         for slow, step in ((slow_Q, of_critic), (slow_mu, of_actor)):
-            mixed = zip(after(step), slow.parameters(), strict=True)
-            load([0.25 * new + 0.75 * old.detach() for new, old in mixed], slow)
+            load(0.25 * after(step) + 0.75 * vector(slow.parameters()).detach(), slow)
 
 
 def test_ddpg_warms_up_all_over_the_space():
-    _, _, (env,) = train("ddpg", Mixed, steps=900, warmup=900)
+    _, _, (env,) = train("ddpg", Mixed, episodes=300, warmup=900)
     actions = np.array([step[1] for step in env.log])
-    assert actions.dtype == np.float32
+    assert actions.dtype == np.float32 and len(actions) == 900
     assert actions.mean(0) == pytest.approx([0, 0], abs=0.1)
     assert actions.std(0) == pytest.approx([3**-0.5] * 2, abs=0.05)
     assert abs(np.corrcoef(actions.T)[0, 1]) < 0.15
@@ -266,8 +263,6 @@ def test_dqn_ddpg_memory_is_a_ring(capacity, stored):
     for i in range(stored):
         memory.store(np.full(2, i), i + 0.5)
     states, numbers = memory.sample(200, np.random.default_rng(0))
-    assert (states.shape, numbers.shape) == ((200, 2), (200,))
-    assert states.dtype == numbers.dtype == torch.float32
     assert torch.equal(states, numbers[:, None] - torch.tensor([0.5, 0.5]))
     last = range(max(0, stored - capacity), stored)
     share = np.bincount(states[:, 0].int(), minlength=stored)[last] / 200
@@ -278,25 +273,11 @@ def test_dqn_ddpg_memory_is_a_ring(capacity, stored):
 @given(st.lists(st.sampled_from("--tlb"), min_size=1, max_size=25), st.integers(1, 5))
 def test_dqn_n_steps(ends, n):
     """Each transition goes in with its n-th reward, or when the episode is done."""
-    memory, expected = dqn.NStepMemory(100, n, 0.5), []
+    memory, log = dqn.NStepMemory(100, n, 0.5), []
     for i, end in enumerate(ends):
-        memory.store(i, 10 + i, 100.0 + i, i + 0.5, end in "tb", end != "-")
-    for first in range(len(ends)):
-        last = first
-        while last - first < n - 1 and ends[last] == "-" and last + 1 < len(ends):
-            last += 1
-        if last - first == n - 1 or ends[last] != "-":
-            total = sum(0.5 ** (i - first) * (100 + i) for i in range(first, last + 1))
-            row = (
-                first,
-                10 + first,
-                total,
-                last + 0.5,
-                ends[last] in "tb",
-                0.5 ** (last - first + 1),
-            )
-            expected.append(row)
-    assert list(memory.transitions.values()) == expected
+        log.append((i, 10 + i, 100.0 + i, i + 0.5, end in "tb", end in "lb"))
+        memory.store(*log[-1][:5], end != "-")
+    assert list(memory.transitions.values()) == sums_of_n(log, n, 0.5)
 
 
 @settings(deadline=None, max_examples=30)
@@ -319,8 +300,8 @@ def test_boxes(low, low_2, width, action):
     ("actions", "baseline", "adam", "gamma", "factor"),
     [
         (Discrete(3), True, True, 0.9, 0.1),
-        (BOX, True, False, 1.0, 0.001),
-        (BOX, False, True, 0.9, None),
+        (BOX, True, False, 1, 1e-3),
+        (BOX, False, False, 0.9, None),
     ],
 )
 def test_reinforce_step(recorders, actions, baseline, adam, gamma, factor):
@@ -337,9 +318,7 @@ def test_reinforce_step(recorders, actions, baseline, adam, gamma, factor):
         def loss(policy, V):
             b = V(s) if baseline else torch.zeros(4)
             later = V(s_next).tolist()[-1] if baseline and not terminated[-1] else 0.0
-            rewards = [*r.tolist(), later]
-            v = [sum(gamma**k * x for k, x in enumerate(rewards[t:])) for t in range(4)]
-            error = torch.tensor(v) - b
+            error = torch.tensor(discounted([*r.tolist(), later], gamma)[:4]) - b
             climb = (policy(s).log_prob(a) * error.detach()).sum()
             return error.square().mean() - climb
 
@@ -401,39 +380,30 @@ def test_actions_are_drawn_from_pi(script):
     assert last.weight.abs().max() <= 0.01 * 8**-0.5  # a layer's own weights, times 0.01
 
 
-def test_reinforce_policy_and_value():
+def test_reinforce_policy():
     """A softmax, or a Gaussian whose noise has a mean square of 1 over all n dimensions."""
     s = torch.randn(4, 3)
     pi = reinforce.Policy((3,), Discrete(5), 8)
-    assert pi(s).probs.allclose(pi.layers(s).exp() / pi.layers(s).exp().sum(-1, keepdim=True))
+    torch.testing.assert_close(pi(s).probs, pi.layers(s).softmax(-1))
     pi = reinforce.Policy((3,), BOX, 8)
-    assert pi(s).stddev.square().sum(-1).tolist() == pytest.approx([1] * 4) and torch.equal(
-        pi(s).mean, pi.layers(s)
-    )
+    assert pi(s).stddev.square().sum(-1).tolist() == pytest.approx([1] * 4)
     pi.log_std.data = torch.tensor([0.5, -1.0])
-    z = (0.3 - pi.layers(s)) / torch.tensor([0.5, -1.0]).exp()
-    density = -z.square() / 2 - torch.tensor([0.5, -1.0]) - 0.5 * np.log(2 * np.pi)
+    density = Normal(pi.layers(s), torch.tensor([0.5, -1.0]).exp()).log_prob(torch.tensor(0.3))
     torch.testing.assert_close(pi(s).log_prob(torch.full((4, 2), 0.3)), density.sum(-1))
-    V = reinforce.Value((3,), 8)
-    assert V(s).shape == (4,) and V(s[None]).shape == (1, 4)
 
 
-LAYERS = {
-    "dqn": (lambda: dqn.QNetwork((3,), 2, 8), "3 8 ReLU 8 8 ReLU 8 2"),
-    "reinforce": (lambda: reinforce.Policy((3,), BOX, 8).layers, "3 8 Tanh 8 2"),
-    "reinforce, V": (lambda: reinforce.Value((3,), 8), "3 8 Tanh 8 1 Flatten"),
-    "actor_critic": (lambda: actor_critic.Network((3,), 2, 8), "3 8 Tanh 8 2"),
-    "ddpg": (lambda: ddpg.Actor(3, 2, 8), "3 8 ReLU 8 8 ReLU 8 2 Tanh"),
-    "ddpg, Q": (lambda: ddpg.Critic(3, 2, 8), "5 8 ReLU 8 8 ReLU 8 1"),
-}
-
-
-@pytest.mark.parametrize("which", LAYERS)
-def test_layers(which):
+def test_layers():
     """Those of a3c and ppo are reinforce's."""
-    network, layers = LAYERS[which]
     width = lambda x: f"{x.in_features} {x.out_features}" if hasattr(x, "weight") else ""
-    assert " ".join(width(x) or type(x).__name__ for x in network()) == layers
+    for network, layers in (
+        (dqn.QNetwork((3,), 2, 8), "3 8 ReLU 8 8 ReLU 8 2"),
+        (reinforce.Policy((3,), BOX, 8).layers, "3 8 Tanh 8 2"),
+        (reinforce.Value((3,), 8), "3 8 Tanh 8 1 Flatten"),
+        (actor_critic.Network((3,), 2, 8), "3 8 Tanh 8 2"),
+        (ddpg.Actor(3, 2, 8), "3 8 ReLU 8 8 ReLU 8 2 Tanh"),
+        (ddpg.Critic(3, 2, 8), "5 8 ReLU 8 8 ReLU 8 1"),
+    ):
+        assert " ".join(width(x) or type(x).__name__ for x in network) == layers
 
 
 # --------------------------------------------------------------------------------- A3C and PPO
@@ -454,7 +424,6 @@ def test_a3c_step(monkeypatch, actions, t_max, factor):
     options = dict(steps=30, t_max=t_max, gamma=0.9, alpha=0.5, scale_rewards=bool(factor))
     learned, _, (env,) = train("a3c", lambda: Mixed(length=5, actions=actions), **options)
     networks = a3c.Policy((3,), actions, 8), a3c.Value((3,), 8)
-    parameters = [p for network in networks for p in network.parameters()]
     for theta, found, alpha in updates:
         log = env.log[first : first + t_max]
         ends = [i + 1 for i, row in enumerate(log) if any(row[4:])]
@@ -462,28 +431,22 @@ def test_a3c_step(monkeypatch, actions, t_max, factor):
         first += len(log)
         assert alpha == pytest.approx(0.5 * max(0, 1 - first / 30))
         s, a, r, s_next, terminated, _ = columns(log)
-        vector_to_parameters(theta, parameters)
 
         def loss(policy, V):
             later = 0.0 if terminated[-1] else V(s_next).tolist()[-1]
-            rewards = [*((factor or 1) * r).tolist(), later]
-            R = [sum(0.9**k * x for k, x in enumerate(rewards[i:])) for i in range(len(r))]
+            R = discounted([*((factor or 1) * r).tolist(), later], 0.9)[:-1]
             error = torch.tensor(R) - V(s)
             return error.square().sum() - (policy(s).log_prob(a) * error.detach()).sum()
 
-        shapes = [p.numel() for p in parameters]
-        found = [part.view_as(p) for part, p in zip(found.split(shapes), parameters, strict=True)]
-        check(([p.detach().clone() for p in parameters], found), loss, *networks)
+        check((theta, found), loss, *networks)
     assert first == len(env.log) and 30 < first <= 30 + t_max and len(env.log[-t_max:]) == t_max
-    final = parameters_to_vector(p for one in learned for p in one.parameters())
-    torch.testing.assert_close(final, theta - 0.01 * updates[-1][1])
+    torch.testing.assert_close(vector(parameters(*learned)), theta - 0.01 * found)
 
 
 def test_a3c_adam():
     """Two workers' steps in turn are torch's Adam on the same gradients."""
     theta = torch.randn(5)
     shared, by_torch = a3c.Shared(theta, 2), theta.clone().requires_grad_()
-    assert all(x.is_shared() for x in (shared.theta, shared.m, shared.v, shared.counts))
     adam = torch.optim.Adam([by_torch])
     for k in range(6):
         by_torch.grad = torch.randn(5)
@@ -493,45 +456,28 @@ def test_a3c_adam():
     torch.testing.assert_close(shared.theta, by_torch.detach())
 
 
-def test_a3c_second_worker():
+def test_a3c_second_worker(monkeypatch):
     """Another seed, a counter of its own, one step size from the steps of all."""
-    env, alphas, reports, made = DISCRETE(), [], [], []
-    policy, V = a3c.Policy((3,), env.action_space, 8), a3c.Value((3,), 8)
-    theta = [p.detach() for network in (policy, V) for p in network.parameters()]
-    shared = a3c.Shared(parameters_to_vector(theta), 2)
-    shared.adam = lambda d_theta, alpha, rank: alphas.append((alpha, rank))
-    shared.counts[0] = 60
-    options = dict(seed=7, steps=80, t_max=9, gamma=0.9, alpha=1.0, scale_rewards=True, hidden=8)
-    make = lambda: made.append(env) or env
-    options |= dict(trunk=None, make_env=make, shared=shared, report=reports.append)
-    a3c.worker(1, **options)
-    assert env.seeds[0] == 1007 and set(env.seeds[1:]) == {None}
-    assert shared.counts.tolist() == [60, 21, 0] and len(made) == 1
-    assert alphas[:2] == [(pytest.approx(1 - 63 / 80), 1), (pytest.approx(1 - 66 / 80), 1)]
-    assert [length for _, length in reports] == [3] * 7
+
+    def second(workers, report, settings):
+        settings["shared"].counts[0] = 60
+        a3c.worker(1, report=report, **settings)
+
+    def note(shared, d_theta, alpha, rank):
+        updates.append((alpha, rank, *shared.counts.tolist()))
+
+    updates = []
+    monkeypatch.setattr(a3c, "in_processes", second)
+    monkeypatch.setattr(a3c.Shared, "adam", note)
+    options = dict(workers=2, seed=7, steps=80, t_max=9, alpha=1.0)
+    (policy, _), returns, (env,) = train("a3c", DISCRETE, **options)
+    assert env.seeds[0] == 1007 and set(env.seeds[1:]) == {None} and len(returns) == 7
+    expected = [(pytest.approx(1 - T / 80), 1, 60, T - 60, 0) for T in range(63, 84, 3)]
+    assert updates == expected[:6] + [(0, 1, 60, 21, 0)]
     torch.manual_seed(1007)
-    a3c.Policy((3,), env.action_space, 8), a3c.Value((3,), 8)  # draws, as the worker does
+    a3c.Policy((3,), Discrete(3), 8), a3c.Value((3,), 8)  # draws, as the worker does
     acts = [policy(torch.as_tensor(step[0])).sample().item() for step in env.log]
     assert acts == [int(step[1]) for step in env.log]
-
-
-GAE = dict(  # a column each: no end; a terminal state, a time limit, and both at the second step
-    rewards=[[1.0] * 4, [2.0] * 4, [3.0] * 4, [4.0] * 4],
-    values=[[1.0] * 4] * 4,
-    next_values=[[2.0] * 4, [4.0] * 4, [6.0] * 4, [8.0] * 4],
-    terminated=[[0.0] * 4, [0.0, 1, 0, 1], [0.0] * 4, [0.0] * 4],
-    done=[[0.0] * 4, [0.0, 1, 1, 1], [0.0] * 4, [0.0] * 4],
-)
-ADVANTAGES = [[2.171875, 1.25, 1.75, 1.25], [4.6875, 1, 3, 1], [6.75] * 4, [7.0] * 4]
-
-
-@pytest.mark.parametrize("script", [ppo, rlhf], ids=lambda script: script.__name__)
-@pytest.mark.parametrize("kind", [np.array, torch.tensor])
-def test_gae(script, kind):
-    found = script.gae(*map(kind, GAE.values()), gamma=0.5, gae_lambda=0.5)
-    assert found.tolist() == ADVANTAGES
-    factors = script.gae(*map(kind, GAE.values()), gamma=1.0, gae_lambda=0.25)
-    assert factors[2].tolist() == [3 + 6 - 1 + 0.25 * (4 + 8 - 1)] * 4
 
 
 def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
@@ -550,38 +496,28 @@ def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
         if not options["normalize_states"]:
             mean, std = 0.0, 1.0
         for _, _, r, _, terminated, truncated in logs:
-            for t in range(T):
-                stop = next((k for k in range(t, T) if terminated[k] or truncated[k]), T - 1)
-                sums.append(sum(0.9 ** (k - t) * r[k].item() for k in range(t, stop + 1)))
+            sums += discounted(r.tolist(), 0.9, terminated | truncated)
         scale, A, parts = np.std(sums) if options["normalize_rewards"] else 1.0, [], []
         for s, a, r, s_next, terminated, truncated in logs:
             s, s_next = (s - mean) / std, (s_next - mean) / std
             with torch.no_grad():
                 delta = r / scale + 0.9 * ~terminated * V(s_next) - V(s)
-            for t in range(T):
-                stop = next((k for k in range(t, T) if terminated[k] or truncated[k]), T - 1)
-                A.append(sum((0.9 * 0.8) ** (k - t) * delta[k] for k in range(t, stop + 1)).float())
+            A += discounted(delta, 0.9 * 0.8, terminated | truncated)
             parts.append((s, a))
-        s, a = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-        A = torch.stack(A)
+        s, a = map(torch.cat, zip(*parts, strict=True))
+        A = torch.stack(A).float()
         target, pi_old = (A + V(s)).detach(), old(s)
-
-        def divergence(policy):
-            p, q = pi_old, policy(s)
-            if isinstance(p, Categorical):
-                return (p.probs * (p.probs / q.probs).log()).sum(-1)
-            return kl_divergence(p, q)
 
         def loss(policy, V):
             ratio = (policy(s).log_prob(a) - pi_old.log_prob(a)).exp()
-            L = ratio * A - beta * divergence(policy)
+            L = ratio * A - beta * kl_divergence(pi_old, policy(s))
             return (target - V(s)).square().mean() - L.mean()
 
         for step in recorder.steps[K * i : K * i + K]:
             assert step[2] == [pytest.approx(options["alpha"] * (1 - i / 3))]
             check(step, loss, policy, V)
         load(after(step), policy, V)
-        ds.append(divergence(policy).mean().item())
+        ds.append(kl_divergence(pi_old, policy(s)).mean().item())
         betas.append(beta)
         far, near = ds[-1] > 1.5 * options["d_targ"], ds[-1] < options["d_targ"] / 1.5
         beta *= 2 if far else 0.5 if near else 1
@@ -590,9 +526,9 @@ def ppo_followed(recorder, made, options) -> tuple[list[float], list[float]]:
 
 def ppo_run(recorders, actions, normalize=False, **options):
     """Three iterations of two actors whose episodes have different lengths, followed."""
-    lengths, options = itertools.cycle((3, 4)), dict(horizon=7, epochs=3, alpha=0.1) | options
+    options = dict(horizon=7, epochs=3, alpha=0.1, d_targ=0.01, batch=14) | options
     options |= dict(normalize_states=normalize, normalize_rewards=normalize)
-    options = dict(d_targ=0.01, batch=14) | options
+    lengths = itertools.cycle((3, 4))
     recorders.clear()
     make = lambda: Mixed(length=next(lengths), actions=actions)
     _, _, made = train("ppo", make, steps=42, gamma=0.9, gae_lambda=0.8, **options)
@@ -617,12 +553,11 @@ def test_ppo_beta_follows_the_divergence_from_theta_old(recorders):
         assert betas[1] == factor
 
 
-def test_ppo_minibatches(recorders, monkeypatch):
+def test_ppo_minibatches(monkeypatch):
     """Each epoch takes every sample once, in another order."""
     seen, forward = [], ppo.Value.forward
-    look = lambda V, s: seen.append(s) or forward(V, s)
-    monkeypatch.setattr(ppo.Value, "forward", look)
-    train("ppo", lambda: DISCRETE(), steps=14, horizon=7, epochs=3, batch=4)
+    monkeypatch.setattr(ppo.Value, "forward", lambda V, s: seen.append(s) or forward(V, s))
+    train("ppo", DISCRETE, steps=14, horizon=7, epochs=3, batch=4)
     s, _, *minibatches = seen
     assert [len(part) for part in minibatches] == [4, 4, 4, 2] * 3
     epochs = [torch.cat(minibatches[4 * k : 4 * k + 4]) for k in range(3)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tomllib
 
 import pytest
@@ -16,26 +17,23 @@ def reference(script: str) -> homework.Reference:
     return homework.opened(slide.ROOT / f"{script}.py")
 
 
-@pytest.mark.parametrize("script", ["actor_critic", "ppo"])
-def test_right_answers_in_other_words_pass(script):
-    """The last one; `python -m tools.homework rate` tries all."""
-    at, code = ANSWERS[script][-1].values()
+@pytest.fixture(autouse=True)
+def _fewer_draws(monkeypatch):
+    monkeypatch.setattr(homework, "DRAWS", 40)
+
+
+@pytest.mark.parametrize(("script", "which"), [("actor_critic", -1), ("ppo", -1), ("dqn", 0)])
+def test_right_answers_in_other_words_pass(script, which):
+    """`python -m tools.homework rate` tries all. That of dqn.py draws other random numbers."""
+    at, code = ANSWERS[script][which].values()
     assert not homework.judge(reference(script), reference(script).put(at, code), at)
 
 
-def test_other_random_numbers_in_the_same_way_pass():
-    """np.random for the script's rng; what is never drawn is found."""
-    at, right = ANSWERS["dqn"][0].values()
-    wrong = right.replace("(n_actions)", "(n_actions - 1)")
-    assert right != wrong and not homework.judge(
-        reference("dqn"), reference("dqn").put(at, right), at
-    )
-    assert "action is" in homework.judge(reference("dqn"), reference("dqn").put(at, wrong), at)
-
-
 def test_the_error_rate(capsys):
+    """Every known mistake is caught and named, every right answer passes."""
     assert homework.main(["rate", "reinforce"]) == 0
-    assert "36 of 36 mistakes are caught, 36 named; 4 of 4 right" in capsys.readouterr().out
+    counts = r"so far (\d+) of \1 mistakes are caught, \1 named; (\d+) of \2 right answers pass"
+    assert re.search(counts, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("script", "at"), [("qlearning_table", "9"), ("a3c", "14")])
@@ -45,27 +43,23 @@ def test_mistakes_are_caught_and_named(script, at):
             assert homework.judge(reference(script), source, at).endswith(f"as if: {sentence}")
 
 
-SAYS = {
-    ("12", "amax(dim=1)", "amax(dim=1, keepdim=True)"): "has the shape (6, 6), should have (6,)",
-    ("12", "with torch.no_grad()", "if True"): "y.requires_grad is True, should be False",
-    ("12", "next_value = ", "next_value = undefined + "): "defined in: next_value = undefined + ",
-    ("12", "y = reward_j +", "y = 2 * reward_j +"): "reward_j[",
-    ("5", "not done and step", "step"): "after it comes [6], should come [4]",
-    (
-        "10",
-        "step % train_every",
-        "(step + 1) % train_every",
-    ): "after it comes [4], should come [11]",
-}
+CHANGES = [  # at which line, what becomes what, and what is said
+    ("12", "amax(dim=1)", "amax(dim=1, keepdim=True)", "has the shape (6, 6), should have (6,)"),
+    ("12", "with torch.no_grad()", "if True", "y.requires_grad is True, should be False"),
+    ("12", "next_value = ", "next_value = undefined + ", "defined in: next_value = undefined + "),
+    ("12", "y = reward_j +", "y = 2 * reward_j +", "reward_j["),
+    ("5", "not done and step", "step", "after it comes [6], should come [4]"),
+    ("10", "step % train_every", "(step + 1) % train_every", "comes [4], should come [11]"),
+    ("6", "rng.integers(n_actions)", "np.random.randint(n_actions - 1)", "action is"),
+]
 
 
-@pytest.mark.parametrize("change", SAYS)
-def test_what_is_said(change):
-    at, old, new = change
+@pytest.mark.parametrize(("at", "old", "new", "says"), CHANGES)
+def test_what_is_said(at, old, new, says):
     own = homework.text(reference("dqn").source, reference("dqn").own[at])
     assert old in own
     source = reference("dqn").put(at, own.replace(old, new))
-    assert SAYS[change] in homework.judge(reference("dqn"), source, at)
+    assert says in homework.judge(reference("dqn"), source, at)
 
 
 def test_whatever_is_handed_in(tmp_path, capsys):
@@ -86,16 +80,19 @@ def test_whatever_is_handed_in(tmp_path, capsys):
     (tmp_path / "a.py").write_text(broken)
     (tmp_path / "b_dqn.py").write_text("def train(:\n# [9] Set s_{t+1} = s_t, a_t, x_{t+1} and pre")
     (tmp_path / "c.py").write_text(source.replace("* (1 - terminated_j)", ""))
-    files = "check a.py b_dqn.py c.py --lines 9,10,11,12,13 --csv t.csv --gradescope g.json".split()
-    assert homework.main([*files, "--timeout", "12", "--against", str(DQN)]) == 1
+    against = ["--against", str(DQN)]
+    assert homework.main(["check", "a.py", "--lines", "9,10", "--timeout", "3", *against]) == 1
+    said = capsys.readouterr().out
+    assert "no answer in time" in said and "Python ended" in said
+    files = "check a.py b_dqn.py c.py --lines 11,12,13 --csv t.csv --gradescope g.json".split()
+    assert homework.main([*files, *against]) == 1
     with open("t.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert len(table) == 15 == len(json.load(open("g.json"))["tests"])
+    assert len(table) == 9 == len(json.load(open("g.json"))["tests"])
     says = [row["says"] for row in table]
-    assert says[0].startswith("no answer") and says[1].startswith("Python ended") and not says[4]
-    assert "is missing" in says[2] and "SystemExit" in says[3]
-    assert all(text.startswith("SyntaxError") and "line 1" in text for text in says[5:10])
-    assert [row["points"] for row in table[10:]] == ["1", "1", "1", "0", "1"]
+    assert "is missing" in says[0] and "SystemExit" in says[1] and says[2] == ""
+    assert all(text.startswith("SyntaxError") and "line 1" in text for text in says[3:6])
+    assert [row["points"] for row in table] == [*"001", *"000", *"101"]
     said = capsys.readouterr().out
     assert "as if: it bootstraps through a terminal state docs/html/dqn.html#12" in said
     assert "[13]  ok, given the right y" in said
@@ -125,11 +122,8 @@ def test_an_assignment(tmp_path, capsys):
         homework.grade([homework.source_of(tmp_path / "hw/dqn.ipynb")], "11", "dqn.py")
 
 
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [(f"make {DQN} --lines 99 --out x", "no line or piece 99"), ("check no.py", "no.py")],
-)
-def test_bad_input(line, says, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        homework.main(line.split())
-    assert says in (said := capsys.readouterr().err) and "Traceback" not in said
+def test_bad_input(capsys):
+    for line, says in ((f"make {DQN} --lines 99 --out x", "piece 99"), ("check no.py", "no.py")):
+        with pytest.raises(SystemExit, match="2"):
+            homework.main(line.split())
+        assert says in capsys.readouterr().err

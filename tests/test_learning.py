@@ -12,15 +12,7 @@ from torch.nn.utils import parameters_to_vector
 
 import a3c
 from common import envs, pixels
-from tests.worlds import SCRIPTS, Aim, Look, two_workers_wait
-
-
-def mean_returns(script: str, make, **options) -> tuple[float, float]:
-    """Of the first and the last 20 episodes; with the script's defaults beside these options."""
-    takes_function = script in ("actor_critic", "a3c", "ppo")
-    *_, returns = SCRIPTS[script].train(make if takes_function else make(), **options)
-    return np.mean(returns[:20]), np.mean(returns[-20:])
-
+from tests.worlds import SCRIPTS, Aim, Look, given, two_workers_wait
 
 WALKING = dict(
     qlearning_table=dict(episodes=600),
@@ -30,32 +22,10 @@ WALKING = dict(
     a3c=dict(steps=2_000, workers=1, alpha=5e-3),
     ppo=dict(steps=6_400, horizon=32, alpha=1e-2, d_targ=0.03),
 )
-
-
-@pytest.mark.parametrize("script", WALKING)
-def test_discrete_actions(script):
-    """The lecture's grid: random actions take 18.3 steps to a corner, the best ones 2."""
-    make = functools.partial(envs.make, "GridWorld-v0", script == "qlearning_table")
-    first, last = mean_returns(script, make, gamma=0.9, **WALKING[script])
-    assert first < -8 and last > -6
-
-
 AIMING = dict(
-    reinforce=dict(steps=2_000, alpha=0.03, beta=0.03),
     ddpg=dict(steps=400, warmup=100, beta=0.01, hidden=32, sigma=0.05),
-    a3c=dict(steps=2_500, alpha=0.03, workers=1),
     ppo=dict(steps=3_000, alpha=0.03, n_envs=2, horizon=40, epochs=5, batch=80, d_targ=0.1),
 )
-
-
-@pytest.mark.parametrize("script", AIMING)
-def test_continuous_actions(script):
-    """Two dimensions with unequal bounds: at first -55 or, with ddpg's noise, -30 an episode."""
-    make = lambda: envs.prepared(Aim())
-    first, last = mean_returns(script, make, gamma=0.0, **AIMING[script])
-    assert first < -20 and last > -10
-
-
 LOOKING = dict(
     dqn=dict(steps=700),
     reinforce=dict(steps=1_500, alpha=2e-3),
@@ -65,35 +35,50 @@ LOOKING = dict(
 )
 
 
+def learns(script: str, make, chance: float, enough: float, **options) -> list:
+    """At first its returns are below chance, in the end above what is enough; what it learned."""
+    *learned, returns = SCRIPTS[script].train(given(script, make), **options)
+    assert np.mean(returns[:20]) < chance and np.mean(returns[-20:]) > enough
+    return learned
+
+
+@pytest.mark.parametrize("script", WALKING)
+def test_discrete_actions(script):
+    """The lecture's grid: random actions take 18.3 steps to a corner, the best ones 2."""
+    make = functools.partial(envs.make, "GridWorld-v0", script == "qlearning_table")
+    learns(script, make, -8, -6, gamma=0.9, **WALKING[script])
+
+
+@pytest.mark.parametrize("script", AIMING)
+def test_continuous_actions(script):
+    """Two dimensions with unequal bounds: at first -55 or, with ddpg's noise, -30 an episode."""
+    learns(script, lambda: envs.prepared(Aim()), -20, -10, gamma=0.0, **AIMING[script])
+
+
 @pytest.mark.parametrize("script", LOOKING)
 def test_images(script):
-    """Who does not look is right in half of the ten steps."""
+    """Who does not look is right in half of the ten steps. Each network sees with the trunk."""
     options = LOOKING[script] | dict(trunk=pixels.Convolutions)
-    first, last = mean_returns(script, Look, gamma=0.0, **options)
-    assert first < 7 and last > 7.5
+    for network in learns(script, Look, 7, 7.5, gamma=0.0, **options):
+        assert any(isinstance(module, pixels.Convolutions) for module in network.modules())
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a3c_with_two_workers(method, monkeypatch, tmp_path):
     """Both play, and report their episodes; what spawn starts imports the script anew."""
     made, seen, original = [], [], a3c.Shared.__init__
-
-    def init(shared, theta, workers):
-        original(shared, theta, workers)
-        made.append((theta.clone(), shared))
-
+    init = lambda shared, *args: made.append(shared) or original(shared, *args)
     monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: method)
     monkeypatch.setattr(a3c.Shared, "__init__", init)
-    make, keep = (
-        functools.partial(two_workers_wait, tmp_path),
-        lambda *episode: seen.append(episode),
-    )
+    make = functools.partial(two_workers_wait, tmp_path)
+    keep = lambda *episode: seen.append(episode)
     *learned, returns = a3c.train(make, steps=800, workers=2, on_episode=keep)
-    ((first, shared),) = made
+    (shared,) = made
     assert len(returns) == len(seen) > 10 and all(total == length for total, length, _ in seen)
     assert shared.counts[:2].min() > 0 and 800 < shared.T <= 840 and sum(returns) > 700
     theta = parameters_to_vector(p for network in learned for p in network.parameters())
-    assert torch.equal(theta, shared.theta) and not torch.equal(theta, first)
+    assert torch.equal(theta, shared.theta)
+    assert all(x.is_shared() for x in (shared.theta, shared.m, shared.v))
     if method == "fork":  # True ends both, and no episode counts after it
         stop = lambda *episode: True
         assert len(a3c.train(make, steps=10**6, workers=2, on_episode=stop)[-1]) == 1

@@ -11,14 +11,9 @@ WHY = "no nbclient, nbformat, ipykernel: see docs/requirements.txt; the notebook
 pytest.importorskip("ipykernel", reason=WHY)
 nbclient, nbformat = (pytest.importorskip(name, reason=WHY) for name in ("nbclient", "nbformat"))
 notebook = pytest.importorskip("tools.notebook", reason=WHY, exc_type=ImportError)
-every = pytest.mark.parametrize("name", notebook.NAMES)
 
 
-def code(book) -> list[str]:
-    return [cell.source for cell in book.cells if cell.cell_type == "code"]
-
-
-@every
+@pytest.mark.parametrize("name", notebook.NAMES)
 def test_stored_is_what_would_be_made_now(name):
     """Otherwise: python -m tools.notebook. It has run without an error, and is small."""
     path = notebook.FOLDER / f"{name}.ipynb"
@@ -32,7 +27,8 @@ def test_stored_is_what_would_be_made_now(name):
 def test_nothing_of_the_script_is_missing(name):
     """Its cells, one after another, are the script above main(), its docstring apart."""
     source = (slide.ROOT / f"{name}.py").read_text("utf-8").partition("\ndef main(")[0]
-    cells = ast.parse("\n".join(code(notebook.made(name)))).body
+    code = [cell.source for cell in notebook.made(name).cells if cell.cell_type == "code"]
+    cells = ast.parse("\n".join(code)).body
     nodes = ast.parse(source).body[1:]
     assert list(map(ast.dump, cells[: len(nodes)])) == list(map(ast.dump, nodes))
 

@@ -9,17 +9,6 @@ import reinforce
 from common.envs import BadInput
 from tools import compare, pages, plane, slide
 
-TYPESET = {
-    "A Q-table, action A in s": "A Q-table, action A in s",
-    "theta <- theta + alpha v_t": "θ ← θ + α v<sub>t</sub>",
-    "theta^Q' and theta'_v": "θ<sup>Q′</sup> and θ′<sub>v</sub>",
-    "pi_theta_old(.|s_{t+1})": "π<sub>θ<sub>old</sub></sub>(.|s<sub>t+1</sub>)",
-    "(y_j - Q)^2 for a slow copy": "(y<sub>j</sub> − Q)² for a slow copy",
-    "the slide's `x_1`, --n-steps 1": "the slide's <code>x_1</code>, <code>--n-steps</code> 1",
-    "as in [12], A3C, e.g. max_a' Q < 1": 'as in <a href="#12">[12]</a>, A3C, e.g. max<sub>a′'
-    "</sub> Q &lt; 1",
-}
-
 
 def stale() -> list[str]:
     """The pages that are not as python -m tools.pages would write them now."""
@@ -30,8 +19,8 @@ def stale() -> list[str]:
 def test_pages_are_up_to_date():
     assert all(map(pages.stored, slide.SCRIPTS)) and not stale(), "run python -m tools.pages"
     names = {f"{name}{end}" for name in slide.SCRIPTS for end in (".html", ".run.js")}
-    files = {path.name for path in pages.PAGES.iterdir()}
-    assert files == {*names, "index.html", "page.css", "page.js"}
+    names |= {"index.html", "page.css", "page.js"}
+    assert {path.name for path in pages.PAGES.iterdir()} == names
 
 
 def test_a_page_is_stale_by_its_script(monkeypatch, tmp_path):
@@ -49,8 +38,7 @@ def test_a_page_is_stale_by_its_script(monkeypatch, tmp_path):
 def test_a_page_stands_alone(name):
     page = (pages.PAGES / f"{name}.html").read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(https?:)?//', page), "something comes from the network"
-    links = set(re.findall(r'(?:href|src)="([^"]+)"', page))
-    for link in links:
+    for link in set(re.findall(r'(?:href|src)="([^"]+)"', page)):
         file, _, anchor = link.partition("#")
         assert not file or (pages.PAGES / file).exists(), link
         assert not anchor or "@" in anchor or f'id="{anchor}"' in page, link
@@ -60,21 +48,15 @@ def test_a_page_stands_alone(name):
         assert sum((pages.PAGES / file).stat().st_size for file in files) <= 250_000
 
 
-@pytest.mark.parametrize("text", TYPESET)
-def test_typeset(text):
-    assert re.sub("</?i[^>]*>", "", pages.typeset(text)) == TYPESET[text]
-
-
 @pytest.mark.parametrize("name", slide.SCRIPTS)
 def test_the_formulas_of_a_record(name):
     """A student with a calculator gets what is shown, from the numbers that are shown."""
-    python, sums = dict(zip("−·²σ", ("-", "*", "**2", "sigma"), strict=True)), 0
+    python, sums = str.maketrans({"−": "-", "·": "*", "²": "**2", "σ": "sigma"}), 0
+    value = lambda text: eval(text.translate(python), pages.CALCULATOR)
     for formula in pages.stored(name)["strings"]:
         for match in re.findall(r'<span class="sum">(.*?)</span> (.) <b>(.*?)</b>', formula):
             left, sign, right = (re.sub("<[^>]+>", "", part) for part in match)
-            exact, near = (
-                eval(x.translate(str.maketrans(python)), pages.CALCULATOR) for x in (left, right)
-            )
+            exact, near = value(left), value(right)
             sizes = [abs(float(x)) for x in re.findall(pages.NUMBER, left)]
             assert abs(exact - near) <= 2e-3 * max([near, *sizes]), formula
             assert sign == ("=" if abs(exact - near) < 1e-9 else "≈"), formula
@@ -102,11 +84,9 @@ SHOWN = """
 @pytest.mark.parametrize("name", slide.SCRIPTS)
 def test_in_a_browser(browser, name):
     from selenium.webdriver import ActionChains
-    from selenium.webdriver.common.by import By
 
-    run, find = pages.stored(name), lambda selector: browser.find_element(By.CSS_SELECTOR, selector)
+    run, find = pages.stored(name), lambda css: browser.find_element("css selector", css)
     mouse, tops, page = ActionChains(browser, 0), [], (pages.PAGES / f"{name}.html").as_uri()
-    browser.set_window_size(1400, 900)
     browser.get("about:blank")
     browser.get(page)
 

@@ -1,14 +1,17 @@
 """rlhf.py: its three losses once more, word by word; the end of a text; the labeller; learning."""
 
+import operator
 import re
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector as vector
 
 import rlhf
 from common import language as around
-from tests.test_formulas import check, load, recorders, spied  # noqa: F401  (a fixture)
+from tests.test_formulas import check, discounted, load, recorders, spied  # noqa: F401 (a fixture)
+from tests.worlds import as_bytes
 
 LANGUAGE = around.Language()
 WORDS, LENGTH = LANGUAGE.words, LANGUAGE.length
@@ -20,14 +23,13 @@ def net(outputs: int = len(WORDS), seed: int = 0) -> rlhf.Transformer:
     return rlhf.Transformer(len(WORDS), LENGTH, outputs)
 
 
-def texts(*sentences: str, padding: str = ".") -> torch.Tensor:
+def texts(*sentences: str) -> torch.Tensor:
     """Sentences -> (N, T)."""
-    rows = [sentence.split() + [padding] * LENGTH for sentence in sentences]
+    rows = [sentence.split() + ["."] * LENGTH for sentence in sentences]
     return torch.tensor([[WORDS.index(word) for word in row[:LENGTH]] for row in rows])
 
 
-X = torch.tensor([WORDS.index("dog"), WORDS.index("cat")])
-Y = texts("the brave dog hits the fish .", "the cat .")
+DOG = torch.tensor([WORDS.index("dog")])
 
 # ---------------------------------------------------------------------- the losses, word by word
 
@@ -79,8 +81,8 @@ def test_reward_model(recorders, monkeypatch):  # noqa: F811
         margins = [r_of(r, x[i], y_w[i]) - r_of(r, x[i], y_l[i]) for i in range(3)]
         return sum((-d).exp().log1p() for d in margins) / 3
 
-    theta = recorders[0].steps[0][0]
-    assert all(map(torch.equal, theta[:-2], [*sft.parameters()][:-2]))  # it begins as pi_SFT
+    body = vector([*sft.parameters()][:-2])  # it begins as pi_SFT, but for its last layer
+    assert torch.equal(recorders[0].steps[0][0][: len(body)], body)
     for step in recorders[0].steps:
         check(step, loss, net(1))
 
@@ -88,22 +90,17 @@ def test_reward_model(recorders, monkeypatch):  # noqa: F811
 def test_ppo(recorders, monkeypatch):  # noqa: F811
     """[j] to [p]. In the second iteration the policy has left pi_SFT, so the penalty is not 0."""
     beta, lam, eps, n, cases = 0.7, 0.9, 0.02, 4, set()
-    prompts, made, generate = (
-        spied(monkeypatch, around.Language, "sample_prompts"),
-        [],
-        rlhf.generate,
-    )
-    monkeypatch.setattr(
-        rlhf, "generate", lambda *a: made.append((a[0], generate(*a))) or made[-1][1]
-    )
+    prompts, made = spied(monkeypatch, around.Language, "sample_prompts"), []
+    generate = rlhf.generate
+    monkeypatch.setattr(rlhf, "generate", lambda *a: made.append(generate(*a)) or made[-1])
     sft, r = net(), net(1, seed=1)
     options = dict(beta=beta, gae_lambda=lam, clip=eps, n_outputs=n, batch=n, epochs=3, alpha=0.1)
     _, curve = rlhf.ppo(LANGUAGE, sft, r, steps=41, **options)
     (recorder,), old, V, policy = recorders, net(), net(1), net()
-    words = np.cumsum([sum(map(length, y)) for _, y in made])
+    words = np.cumsum([sum(map(length, y)) for y in made])
     assert [row[0] for row in curve] == list(words) and words[-2] < 41 <= words[-1]
     for k in range(2):
-        x, y = prompts[k][1], made[k][1]
+        x, y = prompts[k][1], made[k]
         load(recorder.steps[3 * k][0], old, V)
         places, A, target, log_old, kl = [], [], [], [], 0.0
         with torch.no_grad():
@@ -115,7 +112,7 @@ def test_ppo(recorders, monkeypatch):  # noqa: F811
                 v = [read(V, x[i], y[i], t)[0] for t in range(T)] + [0.0]
                 delta = [-beta * ratios[t] + v[t + 1] - v[t] for t in range(T)]
                 delta[-1] = delta[-1] + scores[i]
-                gains = [sum(lam ** (u - t) * delta[u] for u in range(t, T)) for t in range(T)]
+                gains = discounted(delta, lam)
                 A, log_old = A + gains, log_old + before
                 target += [gains[t] + v[t] for t in range(T)]
                 places += [(x[i], y[i], t) for t in range(T)]
@@ -128,39 +125,23 @@ def test_ppo(recorders, monkeypatch):  # noqa: F811
             total = 0
             for place, advantage, goal, log_pi_old in zip(places, A, target, log_old, strict=True):  # noqa: B023
                 ratio = (log_pi(policy, *place) - log_pi_old).exp()
-                side = (advantage > 0).item(), (ratio > 1).item()
-                beyond = abs(ratio - 1) > eps
-                cases.update([side] * bool(beyond))
-                flat = beyond and side[0] == side[1]
-                total -= 0 if flat else advantage * ratio
+                clipped = ratio.clamp(1 - eps, 1 + eps)
+                cases.add((advantage.sign().item(), (ratio - clipped).sign().item()))
+                total -= torch.minimum(ratio * advantage, clipped * advantage)
                 total += (goal - read(V, *place)[0]) ** 2
             return total / len(places)  # noqa: B023
 
         for step in recorder.steps[3 * k : 3 * k + 3]:
             check(step, loss, policy, V)
-    assert len(cases) == 4  # of sign and side
+    assert len(cases) == 6  # two signs; below, within and above the clip
 
 
 # --------------------------------------------------------------------- the end of a text, drawing
 
 
-def test_words_after_the_end_do_not_count():
-    expected = torch.tensor([[True] * 7 + [False] * 3, [True] * 3 + [False] * 7])
-    other = Y.where(expected, WORDS.index("gentle"))
-    r, policy = net(1), net()
-    for y in (Y, other):
-        assert torch.equal(rlhf.until_end(y), expected)
-        assert torch.equal(rlhf.score(r, X, y), rlhf.score(r, X, Y))
-        both = [rlhf.log_prob(policy, X, y)[expected] for y in (y, Y)]
-        assert torch.equal(*both)
-        assert torch.equal(LANGUAGE.true_reward(X, y), LANGUAGE.true_reward(X, Y))
-    assert rlhf.until_end(texts("the", padding="dog")).all()
-    torch.testing.assert_close(rlhf.score(r, X, Y)[0], r_of(r, X[0], Y[0]))
-
-
 def test_outputs_are_drawn_from_the_policy():
     """Each word as often as the policy says, up to the end; 1,500 texts on one topic."""
-    policy, x = net(), X[:1].expand(1_500)
+    policy, x = net(), DOG.expand(1_500)
     with torch.no_grad():
         policy.head.bias[rlhf.END] += 2.0  # most texts end early
     y = rlhf.generate(policy, x, LENGTH)
@@ -187,6 +168,7 @@ def test_minibatches_take_each_index_once_an_epoch():
     ("topic", "text", "points"),
     [
         ("dog", "the dog sees the cat .", 0),
+        ("dog", "the dog sees the cat . gentle dog", 0),  # no word counts after the end
         ("dog", "the brave gentle dog helps the cat .", 3),
         ("dog", "the stupid dog hits the cat .", -2),
         ("fish", "the dog sees the cat .", -2),  # leaves the topic
@@ -198,7 +180,7 @@ def test_minibatches_take_each_index_once_an_epoch():
 def test_true_reward(topic, text, points):
     x, y = torch.tensor([WORDS.index(topic)]), texts(text)
     assert LANGUAGE.true_reward(x, y).item() == 2 * points
-    assert LANGUAGE.sentence(y[0]) == text
+    assert LANGUAGE.sentence(y[0]) == text.removesuffix(" gentle dog")
 
 
 def test_demonstrations_are_sentences_on_the_topic():
@@ -214,7 +196,7 @@ def test_demonstrations_are_sentences_on_the_topic():
 def test_the_labeller_prefers_by_bradley_and_terry():
     """One point is worth sigma(2)."""
     better, worse = texts("the old dog sees the cat .", "the ugly dog sees the cat .")
-    x, y_1, y_2 = X[:1].expand(2_000), better.expand(2_000, -1), worse.expand(2_000, -1)
+    x, y_1, y_2 = DOG.expand(2_000), better.expand(2_000, -1), worse.expand(2_000, -1)
     for pair in ((y_1, y_2), (y_2, y_1)):
         y_w, y_l = LANGUAGE.rank(x, *pair, np.random.default_rng(0))
         won = (y_w == better).all(1)
@@ -225,30 +207,21 @@ def test_the_labeller_prefers_by_bradley_and_terry():
 # ---------------------------------------------------------------------------------------- a run
 
 
-def flat(*nets) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for one in nets for p in one.parameters()])
-
-
-def test_one_seed_one_result(monkeypatch):
+def test_one_run(monkeypatch):
     """Its arguments reach each step, which leaves what was learned before as it is."""
     made = spied(monkeypatch, around.Language, "sample_prompts")
-    *first, curve = rlhf.train(LANGUAGE, seed=3, beta=0.1, **TINY | dict(comparisons=16))
-    torch.rand(7)
-    *again, same = rlhf.train(LANGUAGE, seed=3, beta=0.1, **TINY | dict(comparisons=16))
-    assert curve == same and torch.equal(flat(*first), flat(*again))
+    *first, _ = rlhf.train(LANGUAGE, seed=3, beta=0.1, **TINY | dict(comparisons=16))
     assert [len(x) for _, x in made[:3]] == [32, 16, 256]
     other = rlhf.train(LANGUAGE, seed=4, **TINY)[:-1]
-    assert not any(torch.equal(flat(a), flat(b)) for a, b in zip(first, other, strict=True))
+    assert not any(map(operator.eq, as_bytes(first), as_bytes(other)[:3]))
     _, sft, r = first
-    torch.manual_seed(3)
     alone = rlhf.fine_tune(LANGUAGE, seed=3, demonstrations=32)
-    assert torch.equal(flat(alone), flat(sft))
-    before = flat(sft, r)
-    options = dict(seed=3, n_outputs=16, batch=16, alpha=0.01)
+    assert as_bytes([alone]) == as_bytes([sft])
+    before, options = as_bytes([sft, r]), dict(seed=3, n_outputs=16, batch=16, alpha=0.01)
     with_penalty, curve = rlhf.ppo(LANGUAGE, sft, r, steps=200, beta=9.0, **options)
-    assert torch.equal(flat(sft, r), before) and len(curve) > 1
+    assert as_bytes([sft, r]) == before and len(curve) > 1
     without, _ = rlhf.ppo(LANGUAGE, sft, r, steps=200, beta=0.0, **options)
-    assert not torch.equal(flat(with_penalty), flat(without))
+    assert as_bytes([with_penalty]) != as_bytes([without])
 
 
 def test_on_batch_ends_each_step():
@@ -275,5 +248,5 @@ def test_learning_all_three_steps():
     true, true_2, true_learned = (LANGUAGE.true_reward(x, y) for y in texts)
     rightly = ((score > score_2) == (true > true_2))[true != true_2].float().mean()
     assert rightly > 0.65  # chance: 0.5, with a standard error of 0.03
-    assert learned.mean() > score.mean()
-    assert true_learned.mean() > true.mean() + 1  # with a standard error of 0.25
+    gain = true_learned.mean() - true.mean()  # with a standard error of 0.25
+    assert learned.mean() > score.mean() and gain > 1

@@ -11,7 +11,9 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
+from common import envs
 from common.language import Language
 from tests import worlds
 from tools import slide
@@ -19,20 +21,24 @@ from tools import slide
 ABOVE = {}  # script -> its source above main()
 for name in slide.SCRIPTS:
     ABOVE[name] = (slide.ROOT / f"{name}.py").read_text("utf-8").partition("\ndef main(")[0]
-every = pytest.mark.parametrize("script", ABOVE)
 
 
-def typed(script: str, train) -> list:
-    """What a student types below a script, and sees: the returns."""
+def typed(script: str, train) -> list[bytes]:
+    """What a student types below a script, and what comes of it."""
     if script == "rlhf":
-        return train(Language(), demonstrations=32, comparisons=32, steps=300)[-1]
-    make = functools.partial(worlds.Mixed, **worlds.fitting(script))
-    take = make if script in ("actor_critic", "a3c", "ppo") else make()
-    return train(take, steps=40, **worlds.SMALL[script])[-1]
+        *learned, curve = train(Language(), demonstrations=32, comparisons=32, steps=300)
+        return worlds.as_bytes(learned, curve)
+    found = []
+    for actions in (Discrete(3), worlds.BOX):
+        if script in envs.TAKERS[type(actions)]:
+            make = functools.partial(worlds.Mixed, **worlds.fitting(script) | dict(actions=actions))
+            *learned, returns = train(worlds.given(script, make), steps=40, **worlds.SMALL[script])
+            found += worlds.as_bytes(learned, returns)
+    return found
 
 
 @functools.cache
-def expected(script: str) -> list:
+def expected(script: str) -> list[bytes]:
     """What the script itself returns."""
     return typed(script, importlib.import_module(script).train)
 
@@ -45,7 +51,7 @@ def notebook(monkeypatch) -> types.ModuleType:
     return module
 
 
-@every
+@pytest.mark.parametrize("script", ABOVE)
 def test_alone_in_an_empty_notebook(script, notebook):
     """It needs nothing of this project, and returns what the script does."""
     for node in ast.walk(ast.parse(ABOVE[script])):
@@ -54,42 +60,24 @@ def test_alone_in_an_empty_notebook(script, notebook):
             known = {"numpy", "torch", "gymnasium"} | sys.stdlib_module_names
             assert module.partition(".")[0] in known
     exec(ABOVE[script], vars(notebook))
-    returns = typed(script, notebook.train)
-    assert len(returns) > 2 or script == "rlhf"
-    assert returns == expected(script)
+    assert typed(script, notebook.train) == expected(script)
 
 
-def test_all_scripts_in_one_notebook(notebook):
-    """Each still runs its own algorithm after the others have been pasted below it."""
+@pytest.mark.parametrize("order", [1, -1])
+def test_all_scripts_in_one_notebook(order, notebook):
+    """Each still runs its own algorithm after the others have been pasted below it, or above."""
     trains = {}
-    for script, source in ABOVE.items():
+    for script, source in [*ABOVE.items()][::order]:
         exec(source, vars(notebook))
         trains[script] = notebook.train
     for script, train in trains.items():
         assert typed(script, train) == expected(script)
 
 
-def definitions(script: str) -> dict[str, ast.AST]:
-    nodes = ast.parse(ABOVE[script]).body
-    return {node.name: node for node in nodes if hasattr(node, "name")}
-
-
-@every
-def test_no_name_means_two_things(script):
-    """What a function looks up is the same in all scripts that define it: so the order of pasting
-    does not matter."""
-    mine = definitions(script)
-    names = {x.id for node in mine.values() for x in ast.walk(node) if isinstance(x, ast.Name)}
-    assert not names & {"train", "LITERAL", "main"}
-    for other in map(definitions, ABOVE):
-        for name in names & set(mine) & set(other):
-            assert ast.dump(other[name]) == ast.dump(mine[name]), name
-
-
 def piece(script: str, *names: str) -> str:
     """The source of classes or functions, as a student copies them."""
-    found = definitions(script)
-    return "\n\n".join(ast.get_source_segment(ABOVE[script], found[name]) for name in names)
+    nodes = [node for node in ast.parse(ABOVE[script]).body if getattr(node, "name", "") in names]
+    return "\n\n".join(ast.get_source_segment(ABOVE[script], node) for node in nodes)
 
 
 def test_pieces_alone():
@@ -98,18 +86,12 @@ def test_pieces_alone():
     exec(piece("dqn", "ReplayMemory", "NStepMemory"), memories := dict(empty))
     for memory in (memories["ReplayMemory"](3), memories["NStepMemory"](3, 1, 0.9)):
         memory.store(np.ones(2), 1, 0.5, np.zeros(2), False, True)
-        states, actions, rewards, *_ = memory.sample(4, rng)
-        assert (states.tolist(), actions.tolist(), rewards.tolist()) == (
-            [[1, 1]] * 4,
-            [1] * 4,
-            [0.5] * 4,
-        )
+        parts = [part.tolist() for part in memory.sample(2, rng)[:3]]
+        assert parts == [[[1, 1]] * 2, [1] * 2, [0.5] * 2]
     exec(piece("ddpg", "OrnsteinUhlenbeck"), noise := dict(empty))
-    process = noise["OrnsteinUhlenbeck"](2, 0.1, rng)
-    assert process.sample().shape == (2,)
+    assert noise["OrnsteinUhlenbeck"](2, 0.1, rng).sample().shape == (2,)
     exec(piece("ppo", "gae"), functions := {})
-    zero, one = np.zeros((2, 1)), np.ones((2, 1))
-    assert functions["gae"](one, zero, zero, zero, zero, 0.5, 1.0).tolist() == [[1.5], [1.0]]
+    assert functions["gae"](*np.ones((5, 2, 1)), 0.5, 1.0).tolist() == [[0.0], [0.0]]
 
 
 def test_a3c_says_what_to_do_where_processes_cannot_be_started(notebook, monkeypatch):

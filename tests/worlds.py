@@ -1,7 +1,7 @@
-"""Six small environments that all algorithms' tests share, and what a short training needs.
+"""Small environments that all algorithms' tests share, and what a short training needs.
 
-Terminal, TimeLimit, BothEnds: random states, episodes that end in three ways. Aim: actions in two
-dimensions with unequal bounds. Look: images. Constant: reward 1 a step, so its value is known.
+Probe: random states, episodes that end in three ways; Mixed: in all of them in turn. Aim: actions
+in two dimensions with unequal bounds. Look: images. Constant: one state, reward 1 a step.
 """
 
 import functools
@@ -15,6 +15,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from torch.nn.utils import parameters_to_vector as vector
 
 VECTOR, BOX = Box(-np.inf, np.inf, (3,)), Box(-1.0, 1.0, (2,))
 
@@ -61,9 +62,6 @@ class Probe(gym.Env):
         return self.state, reward, *flags, {}
 
 
-Terminal = Probe
-TimeLimit = functools.partial(Probe, ("limit",))
-BothEnds = functools.partial(Probe, ("both",))
 Mixed = functools.partial(Probe, ("terminal", "limit", "both"))
 
 
@@ -104,8 +102,7 @@ class Look(Aim):
 
 
 class Constant(Probe):
-    """Reward 1, one state, episodes of one step. With gamma 0.5 the value is 2 where the task goes
-    on (a time limit), and 1 where it does not."""
+    """Reward 1 a step, and one state."""
 
     def draw(self):
         return 0 if isinstance(self.observation_space, Discrete) else np.ones(3, np.float32)
@@ -144,13 +141,17 @@ def fitting(script: str) -> dict:
     return spaces | (dict(states=Discrete(5)) if script == "qlearning_table" else {})
 
 
-def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, list[float], list]:
+def given(script: str, make):
+    """What the script's train() takes: a function that makes an environment, or one."""
+    return make if script in ("actor_critic", "a3c", "ppo") else make()
+
+
+def train(script: str, make, **options) -> tuple[list, list[float], list]:
     """A short training.
 
     Args:
         script: its name.
         make: makes an environment.
-        wrap: what the environment is wrapped in for the script.
         options: of train(), beside those of SMALL.
 
     Returns:
@@ -160,8 +161,14 @@ def train(script: str, make, wrap=lambda env: env, **options) -> tuple[list, lis
 
     def make_env():
         made.append(make())
-        return wrap(made[-1])
+        return made[-1]
 
-    takes_function = script in ("actor_critic", "a3c", "ppo")
-    result = SCRIPTS[script].train(make_env if takes_function else make_env(), **options)
-    return list(result[:-1]), result[-1], [env for env in made if getattr(env, "seeds", True)]
+    result = SCRIPTS[script].train(given(script, make_env), **options)
+    used = [env for env in made if getattr(env.unwrapped, "seeds", True)]
+    return list(result[:-1]), result[-1], used
+
+
+def as_bytes(learned, returns=()) -> list[bytes]:
+    """What train() returned, to the last bit."""
+    table = lambda x: x if isinstance(x, np.ndarray) else vector(x.parameters()).detach().numpy()
+    return [part.tobytes() for part in (*map(table, learned), np.array(returns))]
