@@ -6,13 +6,24 @@ whose docstring has a part `Pseudocode`, and whose functions have tags.
 
 import ast
 import re
-import tokenize
-from dataclasses import dataclass, field
+from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo", "rlhf")
 ROOT = Path(__file__).resolve().parent.parent
-LINE = re.compile(r"\[(\d+|[a-z])\]( +)(\S.*)")
+# The parts of a docstring, each up to the next one. In them stand paragraphs, from column 0 on, and
+# items: from column 4 on, and further to the right below it.
+PART = re.compile(r"^(Pseudocode|Beyond the slide|Try|References)\b", re.M)
+PARAGRAPH = re.compile(r"^\S.*(?:\n\S.*)*", re.M)
+ITEM = re.compile(r"^ {4}\S.*(?:\n {5,}\S.*)*", re.M)
+LINE = re.compile(r"\[(\d+|[a-z])\] +")  # how an item begins that is a line of pseudocode
+DEPARTURE = re.compile(r"(?:([^(.;:]*) \(off: (--[^)]+)\))?")  # how one begins that has a flag
+# A tag in the code: its column, its number or letter, its text, the explanation below it.
+TAG = re.compile(
+    r"^( *)# \[(\d+|[a-z])\] +(\S.*(?:\n\1#   .*)*)((?:\n\1#(?! \[(?:\d+|[a-z])\] ).*)*)", re.M
+)
 VECTORISED = re.compile(r" \(vectorised over [^)]+\)$")
 
 
@@ -20,18 +31,33 @@ class SlideError(ValueError):
     """The script does not hold what it should; the message is one line and says where."""
 
 
-@dataclass
-class Line:
-    """A line of pseudocode: in the docstring (level: of nesting), or as a tag in the code.
+class Line(NamedTuple):
+    """A line of pseudocode in the docstring.
 
     Attributes:
         tag: its number or letter.
-        text: without the tag; of a tag also without `(vectorised over ...)`.
-        level: of nesting; of a tag the column of its comment.
-        row: of its first line in the file, counted from 1.
-        body: the rows of its code, from the first statement to the last line; of a tag only.
+        text: what stands behind the tag.
+        level: of nesting.
+        heading: what stands right above it, if that is no line.
+    """
+
+    tag: str
+    text: str
+    level: int
+    heading: str
+
+
+class Tag(NamedTuple):
+    """A line of pseudocode as a tag in the code.
+
+    Attributes:
+        tag: its number or letter.
+        text: what stands behind it, without `(vectorised over ...)`.
+        level: the column of the comment.
+        row: of the comment in the file, counted from 1.
         notes: how many lines of explanation stand between tag and statement.
-        function: the name of the function that it stands in.
+        body: the rows of its code, from the first statement to the last line.
+        function: the name of the function that it stands in; "" for none.
         vectorised: whether it is done for a whole batch at once.
     """
 
@@ -39,38 +65,47 @@ class Line:
     text: str
     level: int
     row: int
-    body: range = range(0)
-    notes: int = 0
-    function: str = ""
-    vectorised: bool = False
+    notes: int
+    body: range
+    function: str
+    vectorised: bool
 
 
-@dataclass
 class Script:
     """A script's docstring in parts, and its tags.
+
+    Args:
+        source: of the script.
 
     Attributes:
         title, place: what it is, and where in the lecture.
         idea, notes: paragraphs, before and after the pseudocode.
         origin: of the pseudocode, in brackets behind the word.
-        pseudocode: its lines; headings: row -> text of what stands between them.
+        pseudocode: its lines.
         departures: (name, flag that turns it off or "", text) of what the slide does not have.
         commands, references: under Try and References.
         tags: in the code, from top to bottom.
     """
 
-    source: str
-    title: str = ""
-    place: str = ""
-    origin: str = ""
-    idea: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    pseudocode: list[Line] = field(default_factory=list)
-    headings: dict[int, str] = field(default_factory=dict)
-    departures: list[tuple[str, str, str]] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
-    tags: list[Line] = field(default_factory=list)
+    def __init__(self, source: str):
+        self.source, tree = source, ast.parse(source)
+        begin, *rest = PART.split(ast.get_docstring(tree, clean=False) or "")
+        parts = defaultdict(str, zip(rest[::2], rest[1::2], strict=True))
+        title, *self.idea = _found(PARAGRAPH, begin) or [""]
+        self.title, _, self.place = title.partition(". ")
+        self.origin = parts["Pseudocode"].partition("\n")[0].strip(" ()")
+        self.pseudocode, heading = [], ""
+        for item in _found(ITEM, parts["Pseudocode"]):
+            if line := LINE.match(item):
+                text, level = item[line.end() :], line.end() // 4 - 1
+                self.pseudocode.append(Line(line[1], text, level, heading))
+            heading = "" if line else item
+        beyond = _found(ITEM, parts["Beyond the slide"])
+        self.departures = [(*DEPARTURE.match(item).groups(""), item) for item in beyond]
+        self.commands = _found(ITEM, parts["Try"])
+        self.references = _found(ITEM, parts["References"])
+        self.notes = _found(PARAGRAPH, "".join(rest[1::2]))
+        self.tags = _tags(source, tree)
 
 
 def read(path: Path | str) -> Script:
@@ -89,81 +124,47 @@ def read(path: Path | str) -> Script:
 
 def parse(source: str) -> Script:
     """As read(), of a source."""
-    tree, script = ast.parse(source), Script(source)
-    _docstring(script, ast.get_docstring(tree, clean=False) or "")
-    _tags(script, tree)
-    return script
+    return Script(source)
 
 
-def _docstring(script: Script, text: str) -> None:
-    part, lines = "", text.splitlines()
-    for row, line in enumerate(lines, 1):
-        words, column = line.strip(), len(line) - len(line.lstrip())
-        if not words:
-            part = "idea" if part == "title" else part
-        elif row == 1 or part == "title":
-            part, script.title = "title", f"{script.title} {words}".strip()
-        elif not column and re.match(r"(Pseudocode|Beyond the slide|Try|References)\b", words):
-            part = words.split()[0]
-            script.origin += words.removeprefix("Pseudocode").strip(" ()") * (part == "Pseudocode")
-        elif not column:  # a paragraph
-            paragraphs = script.idea if part == "idea" else script.notes
-            part = part if part == "idea" else "notes"
-            if lines[row - 2].strip():
-                paragraphs[-1] += f" {words}"
-            else:
-                paragraphs.append(words)
-        elif part == "Pseudocode" and (match := LINE.match(words)):
-            level = (match.start(3) - 4) // 4
-            script.pseudocode.append(Line(match[1], match[3], level, row))
-        elif part == "Pseudocode" and column > 4:
-            script.pseudocode[-1].text += f" {words}"
-        elif part == "Pseudocode":
-            script.headings[row] = words
-        elif part == "Beyond" and column == 4:
-            match = re.match(r"([^(.;:]*) \(off: (--[^)]+)\)", words)
-            script.departures.append((*(match.groups() if match else ("", "")), words))
-        elif part == "Beyond":
-            name, flag, before = script.departures[-1]
-            script.departures[-1] = name, flag, f"{before} {words}"
-        elif part in ("Try", "notes", "References"):
-            (script.references if part == "References" else script.commands).append(words)
-    script.title, _, script.place = script.title.partition(". ")
+def _joined(text: str) -> str:
+    """Several lines, of a docstring or of a comment, as one."""
+    return re.sub(r"\n *(#   )?", " ", text.strip())
 
 
-def _tags(script: Script, tree: ast.Module) -> None:
-    rows = script.source.splitlines()
-    readline = iter([f"{row}\n" for row in rows] + [""]).__next__
-    comments = {
-        token.start[0]: (token.start[1], token.string)
-        for token in tokenize.generate_tokens(readline)
-        if token.type == tokenize.COMMENT and not token.line[: token.start[1]].strip()
-    }
+def _found(pattern: re.Pattern, text: str) -> list[str]:
+    """All that the pattern finds, each as one line."""
+    return [_joined(found) for found in pattern.findall(text)]
+
+
+def _tags(source: str, tree: ast.Module) -> list[Tag]:
+    """The tags in the code, from top to bottom; what stands in quotes is none."""
+    rows, tags = source.splitlines(), []
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    for row, (column, comment) in comments.items():
-        match = LINE.fullmatch(comment.removeprefix("# "))
-        if not match:
-            continue
-        text, end = match[3], row + 1
-        while comments.get(end, (0, ""))[1].startswith("#   "):  # a long line goes on
-            text, end = f"{text} {comments[end][1][4:]}", end + 1
-        first = end
-        while comments.get(end, (-1, ""))[0] == column and not LINE.fullmatch(comments[end][1][2:]):
-            end += 1
-        bare = VECTORISED.sub("", text)
-        inside = [f.name for f in functions if f.lineno < row <= f.end_lineno]
-        tag = Line(match[1], bare, column, row, notes=end - first, vectorised=bare != text)
-        tag.function, tag.body = "".join(inside), range(end, end)
-        script.tags.append(tag)
-    for i, tag in enumerate(script.tags):
-        stop = script.tags[i + 1].row if i + 1 < len(script.tags) else len(rows) + 1
-        last = tag.body.start
-        for row in range(last, stop):
-            text = rows[row - 1]
-            if text.strip() and len(text) - len(text.lstrip()) < tag.level:
-                break
-            last = row + 1 if text.strip() and row not in comments else last
-        tag.body = range(tag.body.start, last)
+    texts = [node for node in ast.walk(tree) if isinstance(node, (ast.Constant, ast.JoinedStr))]
+    quoted = {row for node in texts for row in range(node.lineno + 1, node.end_lineno + 1)}
+    found = [(source.count("\n", 0, match.start()) + 1, match) for match in TAG.finditer(source)]
+    found = [(row, match) for row, match in found if row not in quoted]
+    for (row, match), (stop, _) in pairwise([*found, (len(rows) + 1, None)]):
+        column, tag, text, notes = match.groups()
+        text, vectorised = VECTORISED.subn("", _joined(text))
+        start = row + match[0].count("\n") + 1
+        code = [i for i in range(start, stop) if rows[i - 1].lstrip()[:1] not in ("", "#")]
+        stop = next((i for i in code if not rows[i - 1].startswith(column)), stop)
+        body = range(start, max((i + 1 for i in code if i < stop), default=start))
+        inside = "".join(f.name for f in functions if f.lineno < row <= f.end_lineno)
+        notes = notes.count("\n")
+        tags.append(Tag(tag, text, len(column), row, notes, body, inside, vectorised > 0))
+    return tags
+
+
+def _parents(lines: list[tuple[str, int, str]]) -> dict[str, str]:
+    """Of lines (tag, level, function): each tag -> the tag that it is nested in, or ""."""
+    found = {}
+    for i, (tag, level, function) in enumerate(lines):
+        around = [t for t, deep, f in lines[:i] if deep < level and f == function]
+        found[tag] = around[-1] if around else ""
+    return found
 
 
 def check(script: Script) -> None:
@@ -175,39 +176,24 @@ def check(script: Script) -> None:
     Raises:
         SlideError: which line is missing, twice, reworded, out of order or wrongly nested.
     """
-    lines, tags = script.pseudocode, script.tags
-    here, there = [line.tag for line in lines], [tag.tag for tag in tags]
-    if not lines or sorted(here) != sorted(there) or len(set(here)) < len(here):
-        raise SlideError(f"the docstring has the lines {here}, the code {there}")
-    for names in (here, there):
-        for kind in (str.isdigit, str.isalpha):
-            found = list(filter(kind, names))
-            if found != sorted(found, key=lambda name: (len(name), name)):
-                raise SlideError(f"{found} are out of order")
-    rows, by_tag = script.source.splitlines(), {line.tag: line for line in lines}
-    parents, open_lines = {}, []
-    for line in lines:
-        open_lines = [above for above in open_lines if above.level < line.level]
-        parents[line.tag] = open_lines[-1].tag if open_lines else ""
-        if line.text.startswith("until "):  # it belongs to the loop of its own level
-            above = [o for o in lines[: lines.index(line)] if o.level == line.level]
-            loops = [o.tag for o in above if re.match("Loop|repeat", o.text)]
-            parents[line.tag] = loops[-1]
-        open_lines.append(line)
-    loose = {tag.tag for tag in tags if tag.vectorised}
-    open_tags = []
+    lines, tags, rows = script.pseudocode, script.tags, script.source.splitlines()
+    # Numbers and letters each have an order of their own.
+    here, there = [sorted((line.tag for line in part), key=str.isalpha) for part in (lines, tags)]
+    order = sorted(set(here), key=lambda tag: (tag.isalpha(), len(tag), tag))
+    if not lines or here != order or there != order:
+        found = f"the docstring has the lines {here}, the code {there}"
+        raise SlideError(f"{found}: some are missing, are there twice, or are out of order")
+    texts, loose = {line.tag: line.text for line in lines}, {t.tag for t in tags if t.vectorised}
+    slide = _parents([(x.tag, x.level + x.text.startswith("until "), "") for x in lines])
+    code = _parents([(tag.tag, tag.level, tag.function) for tag in tags])
     for tag in tags:
-        where, line = f"line {tag.row}: [{tag.tag}]", by_tag[tag.tag]
-        if tag.text != line.text:
-            raise SlideError(f"{where} says {tag.text!r}, the slide {line.text!r}")
-        if not tag.function or tag.notes > 2 or not len(tag.body):
+        where, text, parent = f"line {tag.row}: [{tag.tag}]", texts[tag.tag], slide[tag.tag]
+        if tag.text != text:
+            raise SlideError(f"{where} says {tag.text!r}, the slide {text!r}")
+        if not tag.function or tag.notes > 2 or not tag.body:
             raise SlideError(f"{where}: no function around it, no code below, or a long comment")
-        code = rows[tag.body.start - 1]
-        if len(code) - len(code.lstrip()) != tag.level:
+        statement = rows[tag.body.start - 1]
+        if len(statement) - len(statement.lstrip()) != tag.level:
             raise SlideError(f"{where} does not stand right above its statement")
-        open_tags = [t for t in open_tags if t.level < tag.level and t.function == tag.function]
-        parent = open_tags[-1].tag if open_tags else ""
-        if tag.tag not in loose and parents[tag.tag] not in loose and parent != parents[tag.tag]:
-            slide = parents[tag.tag]
-            raise SlideError(f"{where} is nested in [{parent}], on the slide in [{slide}]")
-        open_tags.append(tag)
+        if code[tag.tag] != parent and not loose & {tag.tag, parent}:
+            raise SlideError(f"{where} is nested in [{code[tag.tag]}], on the slide in [{parent}]")
