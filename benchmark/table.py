@@ -23,7 +23,9 @@ from benchmark import run
 from common import plotting
 
 CSV = {path.stem: run.read(path) for path in run.RESULTS.glob("*.csv")}
-OLD = ("solved", "median", "mean", "low", "high", "least", "most", "seconds")
+# What a line of summaries.csv says of runs that are not known seed by seed -> what "" stands for.
+OLD = dict.fromkeys(("solved", "mean", "low", "high", "least", "seconds"), "nan")
+OLD |= dict(median="inf", most="inf")  # too few have solved it
 BLUE, ORANGE, GREEN, *_ = plotting.COLOURS
 MEDIAN = dict(marker="|", color=BLUE, ms=14, mew=3)
 SEED = dict(marker="o", color=BLUE, alpha=0.4, mew=0)
@@ -60,30 +62,27 @@ def measured(section: str, script: str, env: str, flags: str) -> SimpleNamespace
     column, none = {"learn": ("solved", "inf"), "zoo": ("return", "-inf")}[section]
     if lines:
         values = [float(line[column] or none) for line in lines]
-        found = SimpleNamespace(values=values, n=len(values), solved=sum(np.isfinite(values)))
-        found.median, found.least, found.most = np.median(values), min(values), max(values)
-        found.mean, found.low, found.high = middle(values)
-        found.seconds = np.median([float(line["seconds"] or "nan") for line in lines])
-        return found
-    for line in filter(same, CSV["summaries"]):  # older runs, not known seed by seed
-        found = SimpleNamespace(values=[], n=int(line["seeds"]))
-        vars(found).update({name: float(line[name] or "nan") for name in OLD})
-        found.median = math.inf if math.isnan(found.median) else found.median  # too few solved it
-        found.most = math.inf if found.solved < found.n else found.most
-        return found
+        mean, low, high = middle(values)
+        found = dict(median=np.median(values), mean=mean, low=low, high=high)
+        found |= dict(least=min(values), most=max(values), solved=np.isfinite(values).sum())
+        found["seconds"] = np.median([float(line["seconds"] or "nan") for line in lines])
+        return SimpleNamespace(values=values, n=len(values), **found)
+    for line in filter(same, CSV["summaries"]):
+        found = {name: float(line[name] or none) for name, none in OLD.items()}
+        return SimpleNamespace(values=[], n=int(line["seeds"]), **found)
     return None
 
 
 @functools.cache
 def rows(section: str) -> list[SimpleNamespace]:
     """The plan's rows, each with what is measured of it."""
-    plan = run.PLAN[section]
-    empty = dict.fromkeys(("off", "saves", "better", "cleanrl", "reference", "sb3", "tried"))
-    order, found = list(dict.fromkeys(row["script"] for row in plan)), []
-    for row in plan:
+    found = []
+    none = dict.fromkeys(("off", "saves", "better", "cleanrl", "reference", "sb3", "tried"))
+    for row in run.PLAN[section]:
         beside = run.beside(row).items()
         row = row | {k: measured(section, s, row["env"], flags) for k, (s, flags, _) in beside}
-        found.append(SimpleNamespace(**empty | row, literal="--literal" in row["flags"]))
+        found.append(SimpleNamespace(**none | row, literal="--literal" in row["flags"]))
+    order = [row.script for row in found]
     return sorted(found, key=lambda row: order.index(row.script))
 
 
@@ -128,9 +127,8 @@ def steps_figure() -> Figure:
 
 def departures_figure() -> Figure:
     """Figure 2: what a departure buys, in steps or in seconds."""
-    learn = [row for row in rows("learn") if row.ours]
-    shown = [row for row in learn if row.off]
-    default = {(r.script, r.env): r.ours for r in learn if not (r.off or r.literal)}
+    shown = [row for row in rows("learn") if row.ours and row.off]
+    default = {(r.script, r.env): r.ours for r in rows("learn") if not (r.off or r.literal)}
     styles = {"steps": dict(color=BLUE, marker="o"), "seconds": dict(color=ORANGE, marker="s")}
     never, texts = 16, [solved(row.ours) for row in shown]
     x = dict(xscale="log", xlim=(0.5, 17.5), xlabel="until solved: without it / with it (medians)")
@@ -171,16 +169,14 @@ def page() -> str:
     environment.filters |= dict(n=number, solved=solved)
     template = environment.from_string((run.ROOT / "benchmark/results.md.jinja").read_text())
     at = lambda script, env: next(r for r in rows("zoo") if (r.script, r.env) == (script, env))
-    shown = dict(learn=rows("learn"), zoo=rows("zoo"), at=at, measured=measured, csv=CSV)
-    return template.render(**shown)
+    return template.render(learn=rows("learn"), zoo=rows("zoo"), at=at, measured=measured, csv=CSV)
 
 
 def main() -> int:
     """Write the page and its figures. Returns the exit status."""
-    for name, draw in dict(
-        steps=steps_figure, departures=departures_figure, zoo=zoo_figure
-    ).items():
-        image = Image.open(io.BytesIO(plotting.png(draw()))).convert("RGB")
+    figures = dict(steps=steps_figure(), departures=departures_figure(), zoo=zoo_figure())
+    for name, figure in figures.items():
+        image = Image.open(io.BytesIO(plotting.png(figure))).convert("RGB")
         image.quantize(64).save(run.RESULTS / f"{name}.png", optimize=True)
     (run.ROOT / "docs/results.md").write_text(page())
     return 0
