@@ -30,8 +30,8 @@ def random_player(env_id: str, seed: int) -> tuple[list[float], str]:
     """Play at random. Returns the returns of the episodes, and what training took."""
     env = envs.make(env_id)
     env.action_space.seed(seed)
-    policy = lambda state: env.action_space.sample()
-    return runs.play(env, policy, seed=seed, episodes=EPISODES, most_steps=STEPS), "trained for 0 s"
+    how = dict(seed=seed, episodes=EPISODES, most_steps=STEPS)
+    return runs.play(env, lambda state: env.action_space.sample(), **how), "trained for 0 s"
 
 
 def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float], str]:
@@ -56,9 +56,8 @@ def sb3(algorithm: str, env_id: str, steps: int, seed: int) -> tuple[list[float]
     return returns, f"trained for {model.num_timesteps} steps, {seconds:.1f} s"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """The command line. Returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
     if argv[:1] and argv[0] in SCRIPTS:
         runs.EPISODES, runs.STEPS = EPISODES, STEPS
         return importlib.import_module(argv[0]).main([*argv[1:], "--no-save"])
@@ -78,4 +77,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,7 @@ from common.runs import say
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
-KEY = ("section", "script", "env", "flags", "seed")
+KEY = ("script", "env", "flags", "seed")
 PLAN = tomllib.loads((ROOT / "benchmark" / "plan.toml").read_text())
 SAID = PLAN["columns"]  # section -> column of its CSV -> where a program says it
 
@@ -59,8 +59,8 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def command(script: str, env: str, flags: str, seed: str) -> list[str]:
     """A run's command, for Python in the repository's folder."""
-    where = ["--env", env] if env else []
-    return ["-m", "benchmark.peers", script, *where, *flags.split(), "--seed", seed]
+    env = ["--env", env] * bool(env)
+    return ["-m", "benchmark.peers", script, *env, *flags.split(), "--seed", seed]
 
 
 def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
@@ -70,13 +70,12 @@ def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
     done = subprocess.run([sys.executable, *command(*run[1:])], check=False, **how)
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: training diverged
         return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-    line = dict(zip(KEY, run, strict=True)) | where()
-    for name, pattern in SAID[run[0]].items():
-        found = re.search(pattern, done.stdout, re.M)
-        line[name] = found[1] if found else ""
-    if done.returncode == 1:
+    found = {name: re.findall(said, done.stdout, re.M) for name, said in SAID[run[0]].items()}
+    line = dict(zip(KEY, run[1:], strict=True))
+    line |= {name: texts[0] if texts else "" for name, texts in found.items()}
+    if "return" in line and done.returncode == 1:
         line["return"] = "-inf"
-    return run, line, ""
+    return run, line | where(), ""
 
 
 def where() -> dict[str, str]:
@@ -89,10 +88,10 @@ def where() -> dict[str, str]:
     return dict(commit=commit, processor=[*names, platform.processor()][0])
 
 
-def write(path: Path, line: dict[str, str], columns: list[str]) -> None:
+def write(path: Path, line: dict[str, str]) -> None:
     """Append a line to a CSV, below a header if it is the first one."""
     with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, list(line), lineterminator="\n")
         if not file.tell():
             writer.writeheader()
         writer.writerow(line)
@@ -111,9 +110,8 @@ def main(argv: list[str] | None = None) -> int:
     chosen = (args.only, args.script, args.env, None, args.seeds)
     wants = lambda run: all(not c or part in c for part, c in zip(run, chosen, strict=True))
     runs = list(filter(wants, planned()))
-    key = lambda line, names: tuple(line[name] for name in names)
-    done = {(s, *key(line, KEY[1:])) for s in SAID for line in read(RESULTS / f"{s}.csv")}
-    older = {("learn", *key(line, KEY[1:4])) for line in read(RESULTS / "summaries.csv")}
+    done = {(s, *map(line.get, KEY)) for s in SAID for line in read(RESULTS / f"{s}.csv")}
+    older = {("learn", *map(line.get, KEY[:3])) for line in read(RESULTS / "summaries.csv")}
     missing = [run for run in runs if run not in done and run[:4] not in older]
     say(f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do")
     if args.dry_run:
@@ -125,8 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         say(f"{'failed' if why else 'done'}: python {' '.join(command(*run[1:]))} {why}")
         failed += bool(why)
         if line:
-            columns = [*KEY[1:], *SAID[run[0]], "commit", "processor"]
-            write(RESULTS / f"{run[0]}.csv", line, columns)
+            write(RESULTS / f"{run[0]}.csv", line)
     return int(failed > 0)
 
 

@@ -11,7 +11,6 @@ CleanRL needs tensorboard.
 """
 
 import argparse
-import contextlib
 import os
 import re
 import runpy
@@ -19,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from unittest import mock
 
 import gymnasium as gym
@@ -29,12 +27,10 @@ from benchmark import run
 
 START, SECONDS, ROUNDS = 12_000, 8.0, 3
 CHILD = "import sys; from benchmark import speed; speed.measure(*sys.argv[1:])"
-COLUMNS = ["program", "env", "steps_per_second", "rounds", "commit", "processor"]
 
 
-@contextlib.contextmanager
 def counting(report, start: int = START, seconds: float = SECONDS):
-    """Count the steps of all environments that gym.make() opens; after it all is as before.
+    """`with counting(...):` counts the steps of all environments that gym.make() opens.
 
     report(steps a second) is called once, after `start` steps and then `seconds`.
     """
@@ -50,8 +46,7 @@ def counting(report, start: int = START, seconds: float = SECONDS):
             began = np.inf
         return step(env, action)
 
-    with mock.patch.object(gym.wrappers.OrderEnforcing, "step", counted):
-        yield
+    return mock.patch.object(gym.wrappers.OrderEnforcing, "step", counted)
 
 
 def measure(program: str, *flags: str) -> None:
@@ -59,10 +54,7 @@ def measure(program: str, *flags: str) -> None:
     sys.modules["gym"], sys.argv = gym, [program, *flags]  # minimalRL imports it as gym
     say = lambda speed: print(f"\nspeed: {speed}", file=sys.__stdout__, flush=True)
     with counting(say):
-        if program.endswith(".py"):
-            runpy.run_path(program, run_name="__main__")
-        else:
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        runpy.run_path(program, run_name="__main__")
 
 
 def speed(command: list[str], path: str) -> float:
@@ -81,23 +73,22 @@ def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a program failed."""
     style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
     parser = argparse.ArgumentParser("python -m benchmark.speed", description=__doc__, **style)
-    parser.add_argument("--cleanrl", type=Path, help="a clone of vwxyzjn/cleanrl")
-    parser.add_argument("--minimalrl", type=Path, help="a clone of seungeunrho/minimalRL")
+    parser.add_argument("--cleanrl", type=os.path.abspath, help="clone of vwxyzjn/cleanrl")
+    parser.add_argument("--minimalrl", type=os.path.abspath, help="clone of seungeunrho/minimalRL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the programs, or some of them")
     args = parser.parse_args(argv)
-    given = {name: path.resolve() for name, path in vars(args).items() if isinstance(path, Path)}
-    clones, failed = dict(here=run.ROOT) | given, False
+    clones = dict(here=str(run.ROOT), cleanrl=args.cleanrl, minimalrl=args.minimalrl)
+    path, failed = os.pathsep.join(filter(None, clones.values())), False
     for row in run.PLAN["speed"]:
-        needs = set(re.findall(r"{(\w+)}", row["run"]))
-        if needs <= clones.keys() and row["program"] in (args.only or row.values()):
+        needs = re.findall(r"{(\w+)}", row["run"])
+        if all(map(clones.get, needs)) and row["program"] in (args.only or row.values()):
             command = [word.format(**clones) for word in row["run"].split()]
-            path = os.pathsep.join(map(str, clones.values()))
-            found = [speed(command, path) for _ in range(ROUNDS)]
-            run.say(f"{np.median(found):8,.0f}  {row['program']}, {row['env']}")
-            line = row | dict(steps_per_second=f"{np.median(found):.0f}", rounds=ROUNDS)
-            if np.isfinite(found).all():
-                run.write(run.RESULTS / "speed.csv", line | run.where(), COLUMNS)
-            failed |= not np.isfinite(found).all()
+            median = np.median([speed(command, path) for _ in range(ROUNDS)])  # or NaN
+            line = dict(program=row["program"], env=row["env"], steps_per_second=f"{median:.0f}")
+            run.say(f"{median:8,.0f}  {row['program']}, {row['env']}")
+            failed |= np.isnan(median)
+            if not np.isnan(median):
+                run.write(run.RESULTS / "speed.csv", line | dict(rounds=ROUNDS) | run.where())
     return int(failed)
 
 

@@ -9,14 +9,11 @@ few runs.
 
 import functools
 import io
-import math
-import sys
 from types import SimpleNamespace
 
 import jinja2
 import numpy as np
 import scipy.stats
-from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmark import run
@@ -28,13 +25,14 @@ OLD = dict.fromkeys(("solved", "mean", "low", "high", "least", "seconds"), "nan"
 OLD |= dict(median="inf", most="inf")  # too few have solved it
 BLUE, ORANGE, GREEN, *_ = plotting.COLOURS
 MEDIAN = dict(marker="|", color=BLUE, ms=14, mew=3)
+DOT, SQUARE = dict(color=BLUE, marker="o"), dict(color=ORANGE, marker="s")
 SEED = dict(marker="o", color=BLUE, alpha=0.4, mew=0)
 SB3, TRIED = [dict(marker=m, color=c, mfc="none") for m, c in (("D", ORANGE), ("^", GREEN))]
 
 
 def number(x: float | None) -> str:
     """1,234 or 12.3 or 0.71; nothing where there is no number."""
-    if x is None or not math.isfinite(x):
+    if x is None or not np.isfinite(x):
         return ""
     digits = 0 if abs(x) >= 100 or x == round(x) else 1 if abs(x) >= 10 else 2
     return f"{round(x, digits) + 0:,.{digits}f}"
@@ -44,12 +42,11 @@ def middle(values: list[float]) -> tuple[float, float, float]:
     """The mean without the lowest and the highest quarter, and its 95 % interval."""
     mean = functools.partial(scipy.stats.trim_mean, proportiontocut=0.25)
     if not np.isfinite(values).all():
-        return math.nan, math.nan, math.nan
+        return np.nan, np.nan, np.nan
     if len(set(values)) == 1:
         return values[0], values[0], values[0]
     how = dict(method="percentile", n_resamples=2_000, rng=0)
-    interval = scipy.stats.bootstrap((values,), mean, **how).confidence_interval
-    return float(mean(values)), float(interval.low), float(interval.high)
+    return mean(values), *scipy.stats.bootstrap((values,), mean, **how).confidence_interval
 
 
 def measured(section: str, script: str, env: str, flags: str) -> SimpleNamespace | None:
@@ -93,7 +90,7 @@ def solved(found: SimpleNamespace) -> str:
 
 def chart(shown: list, label: str, right: list[str], legend: dict[str, dict], **settings):
     """A figure with a line for each row, and a text to the right of it; returns its axes."""
-    axes = Figure(figsize=(8.5, 1.1 + 0.24 * len(shown)), layout="constrained").subplots()
+    figure, axes = plotting.figure(8.5, 1.1 + 0.24 * len(shown))
     axes.set_yticks(range(len(shown)), [label.format(**vars(row)) for row in shown])
     axes.set(ylim=(len(shown) - 0.4, -0.6), **settings)
     axes.grid(axis="y", lw=0.3)
@@ -101,51 +98,49 @@ def chart(shown: list, label: str, right: list[str], legend: dict[str, dict], **
         axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center")
     for name, style in legend.items():
         axes.plot([], [], ls="", label=name, **style)
-    axes.figure.legend(loc="outside upper center", ncols=len(legend), frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(legend), frameon=False)
     return axes
 
 
-def steps_figure() -> Figure:
+def steps_figure():
     """Figure 1: steps until solved, by default and to the letter."""
     shown = [row for row in rows("learn") if row.ours and (row.literal or not row.off)]
     tasks = [(row.script, row.env) for row in shown]
     shown.sort(key=lambda row: tasks.index((row.script, row.env)))  # --literal below the default
-    styles = {"default": dict(color=BLUE, marker="o"), "--literal": dict(color=ORANGE, marker="s")}
     never, texts = 2e6, [solved(row.ours) for row in shown]
     x = dict(xscale="log", xlim=(4e3, 2.2e6), xlabel="environment steps until it is solved")
-    axes = chart(shown, "{script}.py   {env}", texts, styles, **x)
+    axes = chart(shown, "{script}.py   {env}", texts, {"default": DOT, "--literal": SQUARE}, **x)
     for y, row in enumerate(shown):
-        found, style = row.ours, styles["--literal" if row.literal else "default"]
+        found, style = row.ours, SQUARE if row.literal else DOT
         line = dict(color=style["color"], solid_capstyle="butt")
         axes.plot([found.least, min(found.most, never)], [y, y], lw=1, **line)
         axes.plot([found.low, found.high], [y, y], lw=7, alpha=0.35, **line)
-        centre = found.median if math.isnan(found.mean) else found.mean
+        centre = found.median if np.isnan(found.mean) else found.mean
         axes.plot(min(centre, never), y, ms=7, **style)
     axes.set_xticks([1e4, 1e5, 1e6, never], ["10,000", "100,000", "1,000,000   ", "   never"])
     return axes.figure
 
 
-def departures_figure() -> Figure:
+def departures_figure():
     """Figure 2: what a departure buys, in steps or in seconds."""
     shown = [row for row in rows("learn") if row.ours and row.off]
     default = {(r.script, r.env): r.ours for r in rows("learn") if not (r.off or r.literal)}
-    styles = {"steps": dict(color=BLUE, marker="o"), "seconds": dict(color=ORANGE, marker="s")}
-    never, texts = 16, [solved(row.ours) for row in shown]
+    never, texts, styles = 16, [solved(r.ours) for r in shown], dict(steps=DOT, seconds=SQUARE)
     x = dict(xscale="log", xlim=(0.5, 17.5), xlabel="until solved: without it / with it (medians)")
     axes = chart(shown, "{script}.py without {off}   {env}", texts, styles, **x)
     for x, dashes in ((1, "-"), (1.5, "--")):
         axes.axvline(x, color="0.5", lw=1, ls=dashes)
     for y, row in enumerate(shown):
         without, whole = row.ours, default[row.script, row.env]
-        axes.plot(min(without.median / whole.median, never), y, ms=7, **styles["steps"])
+        axes.plot(min(without.median / whole.median, never), y, ms=7, **DOT)
         if row.saves:
-            axes.plot(without.seconds / whole.seconds, y, ms=7, **styles["seconds"])
+            axes.plot(without.seconds / whole.seconds, y, ms=7, **SQUARE)
     axes.set_xticks([0.5, 1, 1.5, 2, 3, 5, 10, never], "0.5 1 1.5 2 3 5 10 never".split())
     axes.minorticks_off()
     return axes.figure
 
 
-def zoo_figure() -> Figure:
+def zoo_figure():
     """Figure 3: returns; 0 is a random player's and 1 the reference."""
     shown = [row for row in rows("zoo") if row.ours and row.reference is not None]
     texts = [f"{number(row.ours.median)} of {number(row.reference)}" for row in shown]
@@ -172,15 +167,14 @@ def page() -> str:
     return template.render(learn=rows("learn"), zoo=rows("zoo"), at=at, measured=measured, csv=CSV)
 
 
-def main() -> int:
-    """Write the page and its figures. Returns the exit status."""
+def main() -> None:
+    """Write the page and its figures."""
     figures = dict(steps=steps_figure(), departures=departures_figure(), zoo=zoo_figure())
     for name, figure in figures.items():
         image = Image.open(io.BytesIO(plotting.png(figure))).convert("RGB")
         image.quantize(64).save(run.RESULTS / f"{name}.png", optimize=True)
     (run.ROOT / "docs/results.md").write_text(page())
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
