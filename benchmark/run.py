@@ -59,8 +59,8 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def command(script: str, env: str, flags: str, seed: str) -> list[str]:
     """A run's command, for Python in the repository's folder."""
-    env = ["--env", env] * bool(env)
-    return ["-m", "benchmark.peers", script, *env, *flags.split(), "--seed", seed]
+    where = ["--env", env] * bool(env)
+    return ["-m", "benchmark.peers", script, *where, *flags.split(), "--seed", seed]
 
 
 def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
@@ -89,7 +89,7 @@ def where() -> dict[str, str]:
 
 
 def write(path: Path, line: dict[str, str]) -> None:
-    """Append a line to a CSV, below a header if it is the first one."""
+    """Append a line (column -> value) to a CSV, below a header if it is the first one."""
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, list(line), lineterminator="\n")
         if not file.tell():

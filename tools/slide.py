@@ -149,12 +149,13 @@ def _tags(source: str, tree: ast.Module) -> list[Tag]:
         column, tag, text, notes = match.groups()
         text, vectorised = VECTORISED.subn("", _joined(text))
         start = row + match[0].count("\n") + 1
+        # Its code ends above the next tag, or above what stands further to the left.
         code = [i for i in range(start, stop) if rows[i - 1].lstrip()[:1] not in ("", "#")]
         stop = next((i for i in code if not rows[i - 1].startswith(column)), stop)
         body = range(start, max((i + 1 for i in code if i < stop), default=start))
-        inside = "".join(f.name for f in functions if f.lineno < row <= f.end_lineno)
-        notes = notes.count("\n")
-        tags.append(Tag(tag, text, len(column), row, notes, body, inside, vectorised > 0))
+        function = "".join(f.name for f in functions if f.lineno < row <= f.end_lineno)
+        explained = notes.count("\n")
+        tags.append(Tag(tag, text, len(column), row, explained, body, function, vectorised > 0))
     return tags
 
 
