@@ -20,9 +20,7 @@ from benchmark import run
 from common import plotting
 
 CSV = {path.stem: run.read(path) for path in run.RESULTS.glob("*.csv")}
-# What a line of summaries.csv says of runs that are not known seed by seed -> what "" stands for.
-OLD = dict.fromkeys(("solved", "mean", "low", "high", "least", "seconds"), "nan")
-OLD |= dict(median="inf", most="inf")  # too few have solved it
+OLD = ("solved", "median", "mean", "low", "high", "least", "most", "seconds")
 BLUE, ORANGE, GREEN, *_ = plotting.COLOURS
 MEDIAN = dict(marker="|", color=BLUE, ms=14, mew=3)
 DOT, SQUARE = dict(color=BLUE, marker="o"), dict(color=ORANGE, marker="s")
@@ -64,8 +62,8 @@ def measured(section: str, script: str, env: str, flags: str) -> SimpleNamespace
         found |= dict(least=min(values), most=max(values), solved=np.isfinite(values).sum())
         found["seconds"] = np.median([float(line["seconds"] or "nan") for line in lines])
         return SimpleNamespace(values=values, n=len(values), **found)
-    for line in filter(same, CSV["summaries"]):
-        found = {name: float(line[name] or none) for name, none in OLD.items()}
+    for line in filter(same, CSV["summaries"]):  # older runs, not known seed by seed
+        found = {name: float(line[name] or "nan") for name in OLD}  # NaN: too few have solved it
         return SimpleNamespace(values=[], n=int(line["seeds"]), **found)
     return None
 
@@ -107,16 +105,16 @@ def steps_figure():
     shown = [row for row in rows("learn") if row.ours and (row.literal or not row.off)]
     tasks = [(row.script, row.env) for row in shown]
     shown.sort(key=lambda row: tasks.index((row.script, row.env)))  # --literal below the default
-    never, texts = 2e6, [solved(row.ours) for row in shown]
+    never, texts = 2e6, [solved(row.ours) for row in shown]  # np.fmin: also instead of NaN
     x = dict(xscale="log", xlim=(4e3, 2.2e6), xlabel="environment steps until it is solved")
     axes = chart(shown, "{script}.py   {env}", texts, {"default": DOT, "--literal": SQUARE}, **x)
     for y, row in enumerate(shown):
         found, style = row.ours, SQUARE if row.literal else DOT
         line = dict(color=style["color"], solid_capstyle="butt")
-        axes.plot([found.least, min(found.most, never)], [y, y], lw=1, **line)
+        axes.plot([found.least, np.fmin(found.most, never)], [y, y], lw=1, **line)
         axes.plot([found.low, found.high], [y, y], lw=7, alpha=0.35, **line)
         centre = found.median if np.isnan(found.mean) else found.mean
-        axes.plot(min(centre, never), y, ms=7, **style)
+        axes.plot(np.fmin(centre, never), y, ms=7, **style)
     axes.set_xticks([1e4, 1e5, 1e6, never], ["10,000", "100,000", "1,000,000   ", "   never"])
     return axes.figure
 
@@ -132,7 +130,7 @@ def departures_figure():
         axes.axvline(x, color="0.5", lw=1, ls=dashes)
     for y, row in enumerate(shown):
         without, whole = row.ours, default[row.script, row.env]
-        axes.plot(min(without.median / whole.median, never), y, ms=7, **DOT)
+        axes.plot(np.fmin(without.median / whole.median, never), y, ms=7, **DOT)
         if row.saves:
             axes.plot(without.seconds / whole.seconds, y, ms=7, **SQUARE)
     axes.set_xticks([0.5, 1, 1.5, 2, 3, 5, 10, never], "0.5 1 1.5 2 3 5 10 never".split())
