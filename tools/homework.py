@@ -14,6 +14,7 @@ import ast
 import contextlib
 import csv
 import functools
+import itertools
 import json
 import linecache
 import multiprocessing
@@ -24,6 +25,7 @@ import tempfile
 import textwrap
 import tomllib
 import traceback
+from collections import ChainMap
 from pathlib import Path
 
 import gymnasium as gym
@@ -519,41 +521,36 @@ def check(flags) -> int:
 
 
 def task(reference: Reference, at: str) -> str:
-    """What a student finds in place of a line or a piece."""
-    own = text(reference.source, reference.own[at])
+    """What a student finds in place of a line or a piece: an error.
+
+    If other lines are nested in a line, its head stays above the error: `while ...:`.
+    """
+    rows, own = reference.own[at], text(reference.source, reference.own[at])
+    tree, error = ast.parse(reference.source), "raise NotImplementedError({})"
     if at not in reference.tags:
-        tree = ast.parse(own)
-        for node in ast.walk(tree):
+        piece = ast.parse(own)
+        for node in ast.walk(piece):
             if isinstance(node, ast.FunctionDef):
-                says = f"raise NotImplementedError('{node.name}()')"
-                node.body = node.body[: bool(ast.get_docstring(node))] + ast.parse(says).body
-        return ast.unparse(tree)
-    notes, log = [], run_once(reference.program, reference.settings(0)[0])
-    stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own)))
+                says = ast.parse(error.format(f"'{node.name}()'")).body
+                node.body = node.body[: bool(ast.get_docstring(node))] + says
+        return ast.unparse(piece)
+    log, lines = run_once(reference.program, reference.settings(0)[0]), []
+    after = ChainMap(*[then for (tag, _), (_, then) in itertools.pairwise(log) if tag == at])
+    stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own))) - {"_"}
     for name in sorted(stored & words(others(reference, at))):
-        after = [b[1] for a, b in zip(log, log[1:], strict=False) if a[0] == at and name in b[1]]
-        value = after[0][name] if after else None
+        value = after.get(name)
         shape = str(tuple(SIZES.get(n, n) for n in np.shape(value))).replace("'", "")
-        kind = f", {getattr(value, 'dtype', type(value).__name__)} {shape}" * bool(after)
-        notes.append(f"# to assign: {name}{kind}".removesuffix(" ()"))
+        kind = f", {getattr(value, 'dtype', type(value).__name__)} {shape}" * (name in after)
+        lines.append(f"# to assign: {name}{kind}".removesuffix(" ()"))
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    heads = {n.lineno for n in statements if n.lineno in rows and n.end_lineno >= rows.stop}
+    heads |= {rows.start} if own.startswith("else:") else set()
+    for row in sorted(heads):
+        head = own.splitlines()[row - rows.start]
+        lines.append(re.sub(r"^( *(?:for .*? in|while|if|elif) ).*", r"\1...:", head))
+    space = re.match(" *", lines[-1])[0] + " " * 4 if heads else ""
     says = textwrap.shorten(f"[{at}] {reference.tags[at].text}", 60, placeholder=" ...")
-    return "\n".join(notes + blank(reference, at, f"raise NotImplementedError({json.dumps(says)})"))
-
-
-def blank(reference: Reference, at: str, error: str) -> list[str]:
-    """The error; if other lines are nested in this one, also the head of it: `while ...:`."""
-    indent = lambda row: len(row) - len(row.lstrip())
-    lines, rows, blanks = reference.source.splitlines(), reference.own[at], []
-    own = text(reference.source, rows).splitlines()
-    below = next(row for row in lines[rows.stop - 1 :] if row.strip() and row.strip()[0] != "#")
-    deep = indent(below) - reference.tags[at].level + bool(re.match(" *el(se|if)", below))
-    for i, row in enumerate(own):
-        nested = row.endswith(":") and indent(row) < min([deep, *map(indent, own[i + 1 :])])
-        if nested or re.match("el(se|if)", row):
-            blanks.append(re.sub(r"^( *(?:for .*? in|while|if|elif) ).*:$", r"\1...:", row))
-        elif not blanks or error not in blanks[-1]:
-            blanks.append(" " * indent(row) + error)
-    return blanks
+    return "\n".join([*lines, space + error.format(json.dumps(says))])
 
 
 def notebook(source: str, ats: list[str], script: str) -> str:
@@ -591,11 +588,11 @@ def make(flags) -> int:
         print(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
         own, new = reference.own[at], task(reference, at)
         notes = reference.tags[at].notes if at in reference.tags and not flags.hints else 0
-        hidden = range(own.start - notes, own.start), ""
-        solution = f"### BEGIN SOLUTION\n{text(reference.source, own)}\n### END SOLUTION"
-        blanks += [(own, new), hidden]
-        nested = " ...:" in new  # other lines: this one stays as it is
-        solved += [hidden] if nested else [(own, solution), hidden]
+        rows, solution = range(own.start - notes, own.stop), text(reference.source, own)
+        if " ...:" not in new:  # else other lines are nested in it, and it stays as it is
+            solution = f"### BEGIN SOLUTION\n{solution}\n### END SOLUTION"
+        blanks.append((rows, new))
+        solved.append((rows, solution))
     flags.out.joinpath("source", flags.out.name).mkdir(parents=True, exist_ok=True)
     (flags.out / script.name).write_text(splice(reference.source, blanks), "utf-8")
     for folder, edits in ((flags.out, blanks), (flags.out / "source" / flags.out.name, solved)):
