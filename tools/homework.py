@@ -16,7 +16,6 @@ import csv
 import functools
 import itertools
 import json
-import linecache
 import multiprocessing
 import os
 import random
@@ -93,10 +92,16 @@ def text(source: str, rows: range) -> str:
     return textwrap.dedent("\n".join(source.splitlines()[rows.start - 1 : rows.stop - 1]))
 
 
-def code(source: str, rows: range) -> str:
+def code(source: str, rows: range = range(1, 9**9)) -> str:
     """These rows, without comments, docstrings and empty lines."""
     bare = re.sub(r'(?ms)""".*?"""|(^|  ) *#[^\n]*', "", text(source, rows))
     return re.sub(r"\s*\n\s*\n", "\n", bare).strip()
+
+
+@functools.cache
+def words(source: str) -> set[str]:
+    """The names in its code; those of attributes with a dot."""
+    return set(re.findall(r"\.?[a-zA-Z_]\w*", code(source)))
 
 
 def splice(source: str, texts: list[tuple[range, str]]) -> str:
@@ -106,16 +111,6 @@ def splice(source: str, texts: list[tuple[range, str]]) -> str:
         space = re.match(" *", lines[rows.start - 1])[0]
         lines[rows.start - 1 : rows.stop - 1] = textwrap.indent(new, space).splitlines()
     return "\n".join(lines) + "\n"
-
-
-def others(reference: "Reference", at: str) -> str:
-    """The code of all other rows."""
-    return code(splice(reference.source, [(reference.parts[at], "")]), range(1, 9**9))
-
-
-def words(text: str) -> set[str]:
-    """The names in it; those of attributes with a dot."""
-    return set(re.findall(r"\.?[a-zA-Z_]\w*", text))
 
 
 class Reference:
@@ -130,8 +125,8 @@ class Reference:
     """
 
     def __init__(self, path: Path):
-        self.source = slide.read(path).source
-        self.tags = {tag.tag: tag for tag in slide.parse(self.source).tags}
+        script = slide.read(path)
+        self.source, self.tags = script.source, {tag.tag: tag for tag in script.tags}
         self.parts = parts(self.source)
         size = lambda at: text(self.source, self.parts[at]).split("\n\n")[0].count("\n") + 1
         self.own = self.parts | {at: self.parts[at][: size(at)] for at in self.tags}
@@ -175,20 +170,13 @@ def program(source: str, student: str = "") -> tuple:
         if not re.match("el(se|if)", first):
             lines[tag.row - 1] = f"{space}__probe__({tag.tag!r}, locals())"
     calls = lambda n: not isinstance(n, DEFINITIONS) and "train(" in ast.unparse(n)
-    nodes = [node for node in ast.parse(student).body if not calls(node)]
-    codes = [compile(ast.Module([node], []), listed(student), "exec") for node in nodes]
-    script = "\n".join(lines) + "\n"
-    return *codes, compile(script, listed(script), "exec")
+    nodes = [ast.Module([n], []) for n in ast.parse(student).body if not calls(n)]
+    whole = [(node, student) for node in nodes] + [("\n".join(lines), "\n".join(lines))]
+    # The source is the name of the file, too: there an error finds its statement.
+    return tuple(compile(node, f"script\n{text}", "exec") for node, text in whole)
 
 
-def listed(source: str) -> str:
-    """A file name under which an error finds its statement."""
-    name = f"<script {hash(source)}>"
-    linecache.cache[name] = len(source), None, source.splitlines(True), name
-    return name
-
-
-def run(codes: tuple, setting: tuple, until=None, since: int = 0, salt: int = 0) -> list:
+def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> list:
     """Train in a small world.
 
     All random generators get a new seed before each numbered line, so that drawing more or fewer
@@ -197,8 +185,8 @@ def run(codes: tuple, setting: tuple, until=None, since: int = 0, salt: int = 0)
     Args:
         codes: a program.
         setting: (seed, world, variant).
-        until: takes the log after each entry; True ends the training.
-        since, salt: from this entry on the seeds depend on the salt, too.
+        most: entries of the log; then the training ends.
+        salt: changes the seeds of the last four of them.
 
     Returns:
         The log: ("[12]", variables) before each numbered line; at last what ended the training.
@@ -207,7 +195,7 @@ def run(codes: tuple, setting: tuple, until=None, since: int = 0, salt: int = 0)
 
     def add(event: str, values: dict) -> None:
         log.append((event, frozen(values)))
-        if until and until(log):
+        if len(log) == most:
             raise Stop
 
     def probe(tag: str, values: dict) -> None:
@@ -217,7 +205,7 @@ def run(codes: tuple, setting: tuple, until=None, since: int = 0, salt: int = 0)
         drawn = [random.gauss(), torch.randn(1).item(), np.random.randn()]
         drawn += [g.integers(2**32, dtype=np.uint32) for g in generators]
         add(f"[{tag}]", values | {"drawn": str(drawn)})  # differs if other numbers were drawn
-        random.seed(f"{seed} {tag} {len(log)} {salt if len(log) > since else 0}")
+        random.seed(f"{seed} {tag} {len(log)} {salt * (len(log) > most - 5)}")
         number = random.getrandbits(32)
         torch.default_generator.manual_seed(number)
         np.random.seed(number)
@@ -241,8 +229,8 @@ def run(codes: tuple, setting: tuple, until=None, since: int = 0, salt: int = 0)
             add("the end", {"what is returned": names["train"](given, seed=seed)})
         except (Exception, SystemExit) as error:
             says = (str(error) or "no message").splitlines()[0]
-            frames = traceback.extract_tb(error.__traceback__)
-            where = [f.line for f in frames if f.filename.startswith("<script")][-1:]
+            frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
+            where = [f.splitlines()[n].strip() for f, n in frames if f.startswith("script\n")][-1:]
             add(f"{type(error).__name__}: {says}", {"where": f" in: {' '.join(where)}"})
     return log
 
@@ -309,31 +297,27 @@ def unlike(x, y) -> str:
     return f"{place} is {y[at]:.4g}, should be {x[at]:.4g}"
 
 
-def compare(codes: tuple, setting: tuple, right: list, free: set[str]) -> tuple[list, str]:
-    """Train until the log differs from the right one, other than in names which are free.
+def compare(right: list, log: list, free: set[str]) -> tuple[int, str]:
+    """Find the first difference from the right log, other than in names which are free.
 
     Returns:
-        The log, and in what its last entry differs; "" if in nothing.
+        In which entry, and what differs; (-1, "") if nothing does.
     """
-    says = []
-
-    def differs(log: list) -> bool:
-        (event, values), (came, others) = right[len(log) - 1], log[-1]
-        names = [n for n in values if n in others and not words(n) & (free | {"drawn", "where"})]
-        says.append(next((n + say for n in names if (say := unlike(values[n], others[n]))), ""))
+    for i, ((event, values), (came, others)) in enumerate(zip(right, log, strict=False)):
         if event != came:
-            says[-1] = f"after it comes {came}{others.get('where', '')}, should come {event}"
-        return says[-1] or len(log) == len(right)
-
-    return run(codes, setting, differs), says[-1]
+            return i, f"after it comes {came}{others.get('where', '')}, should come {event}"
+        for name in values:
+            if name in others and not words(name) & (free | {"drawn", "where"}):
+                if says := unlike(values[name], others[name]):
+                    return i, name + says
+    return -1, ""
 
 
 def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) -> bool:
     """Whether code that draws other random numbers has the same distributions after entry i."""
 
     def draws(codes: tuple, many: int) -> np.ndarray:
-        until = lambda log: len(log) > i + 4
-        logs = [run(codes, setting, until, i, salt)[i + 1 :] for salt in range(1, many + 1)]
+        logs = [run(codes, setting, i + 5, salt)[i + 1 :] for salt in range(1, many + 1)]
         pairs = [[pair for _, values in log for pair in sorted(values.items())] for log in logs]
         keep = lambda name, x: not words(name) & free and not isinstance(x, TEXT)
         rows = [[np.ravel(x) for name, x in row if keep(name, x)] for row in pairs]
@@ -372,48 +356,44 @@ def changed(reference: Reference, source: str) -> set[str]:
 def judge(reference: Reference, source: str, at: str, seed: int = 0) -> str:
     """ "" if a line or a piece of a student's file is right (or `whole`), or else what is wrong."""
     theirs, ours = parts(source), reference.parts
-    missing = [n for n in (reference.tags if at == "whole" else [at]) if n not in theirs]
-    if missing:
-        return f"[{missing[0]}] is missing"
     if at == "whole":
-        return verdict(
-            reference, program(source), at, words(reference.source) - words(source), seed
-        )
+        return verdict(reference, program(source), at, set(), seed)
+    if at not in theirs:
+        return f"[{at}] is missing"
     own, right = code(source, theirs[at]), code(reference.source, ours[at])
     if own == right:
         return ""
     if "raise NotImplementedError" in own or " ...:" in own or not own:
         return "not done yet"
-    free = words(right) - words(others(reference, at)) | words(own) - words(right)
-    ats = [at, *(changed(reference, source) & words(own) - {at})]
-    says = []
-    for names in [ats[:1], ats] if ats[1:] else [ats]:  # also with the student's own pieces
+    free = words(right) - words(reference.put(at, "")) | words(own) - words(right)
+    used = changed(reference, source) & words(own) - {at}
+    for names in sorted({(at, *used), (at,)}, key=len, reverse=True):  # also with their own pieces
         new = splice(reference.source, [(ours[name], text(source, theirs[name])) for name in names])
-        says.append(verdict(reference, program(new, source), at, free, seed))
-    return "" if "" in says else says[0]
+        if not (says := verdict(reference, program(new, source), at, free, seed)):
+            break
+    return says
 
 
 def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
     """ "" if a program with code of a student does the same, or else what differs."""
     for setting in reference.settings(seed):
         right = run_once(reference.program, setting)
-        log, says = compare(mine, setting, right, free)
-        i = len(log) - 1
+        log = run(mine, setting, 2 * len(right))
+        i, says = compare(right, log, free)
         other = right[i][1].get("drawn") != log[i][1].get("drawn")  # other random numbers
         if not says or other and i and alike(reference.program, mine, setting, i - 1, free):
             continue
         before = next((values for event, values in reversed(right[:i]) if event == f"[{at}]"), {})
         if match := re.match(r"(\w+)\[(\d+)\] is ", says):  # what the line reads at that place
             shape, k = right[i][1][match[1]].shape, int(match[2])
-            read = words(code(reference.source, reference.parts.get(at, range(1)))) - {match[1]}
-            near = [n for n in sorted(read & before.keys()) if np.shape(before[n]) == shape]
-            near = ", ".join(f"{n}[{k}] = {float(before[n][k]):.4g}" for n in near)
+            read = words(text(reference.source, reference.parts.get(at, range(1)))) - {match[1]}
+            same = [n for n in sorted(read & before.keys()) if np.shape(before[n]) == shape]
+            near = ", ".join(f"{n}[{k}] = {float(before[n][k]):.4g}" for n in same)
             says += f" ({near})" * bool(near)
         step = before.get("step", before.get("t", f"after {right[i - 1][0]}"))
         says = f"differs {'at step ' * isinstance(step, int)}{step}: {says}"
-        log = run(mine, setting, lambda log, n=right: len(log) >= 2 * len(n))
         for sentence, wrong in [m[1:] for m in reference.mistakes if m[0] == at]:
-            if not compare(program(wrong), setting, log, free)[1]:
+            if not compare(log, run(program(wrong), setting, min(len(log), i + 80)), free)[1]:
                 return f"{says}\nas if: {sentence}"
         return says
     return ""
@@ -488,7 +468,7 @@ def check(flags) -> int:
         for at in ats:
             says = answer(against, source, at, flags.seed, flags.timeout)
             table.append((str(path), at, int(not says), says.replace("\n", "; ")))
-            read = words(code(reference.source, reference.parts.get(at, range(1))))
+            read = words(text(reference.source, reference.parts.get(at, range(1))))
             given = f", given the right {', '.join(failing & read)}" * bool(failing & read)
             failing |= {*re.findall(r"differs.*?: (\w+)", says)}
             page = f" docs/html/{against.stem}.html#{at}" * ("as if" in says)
@@ -522,7 +502,7 @@ def task(reference: Reference, at: str) -> str:
     log, lines = run_once(reference.program, reference.settings(0)[0]), []
     after = ChainMap(*[then for (tag, _), (_, then) in itertools.pairwise(log) if tag == at])
     stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own))) - {"_"}
-    for name in sorted(stored & words(others(reference, at))):
+    for name in sorted(stored & words(reference.put(at, ""))):
         value = after.get(name)
         shape = str(tuple(SIZES.get(n, n) for n in np.shape(value))).replace("'", "")
         kind = f", {getattr(value, 'dtype', type(value).__name__)} {shape}" * (name in after)
@@ -543,18 +523,17 @@ def notebook(source: str, ats: list[str], script: str) -> str:
     from nbformat import v4, writes
 
     kind = dict(grade=False, solution=False, locked=False, schema_version=3, task=False)
+    mark = lambda **options: dict(nbgrader=kind | options)
     cells = [v4.new_markdown_cell(f"```\n{ast.get_docstring(ast.parse(source))}\n```")]
-    pieces = re.split(r"\n\n\n(?=def |class |@)", source.partition("\n\n\ndef main(")[0])
-    for i, piece in enumerate([pieces[0].split('"""')[-1], *pieces[1:]]):
-        options = kind | dict(solution=True, grade_id=f"part-{i}")
-        task = re.search("raise NotImplementedError|### BEGIN", piece)
-        cells.append(
-            v4.new_code_cell(piece.strip(), metadata=dict(nbgrader=options) if task else {})
-        )
+    body = source.split('"""', 2)[2].partition("\n\n\ndef main(")[0]
+    for i, piece in enumerate(re.split(r"\n\n\n(?=def |class |@)", body)):
+        undone = re.search("raise NotImplementedError|### BEGIN", piece)
+        options = mark(solution=True, grade_id=f"part-{i}") if undone else {}
+        cells.append(v4.new_code_cell(piece.strip(), metadata=options))
     for at in ats:
         says = f"from tools import homework\n\nhomework.grade(In, {at!r}, {script!r})"
-        options = dict(grade=True, locked=True, points=1, grade_id=f"check-{at}")
-        cells.append(v4.new_code_cell(says, metadata=dict(nbgrader=kind | options)))
+        options = mark(grade=True, locked=True, points=1, grade_id=f"check-{at}")
+        cells.append(v4.new_code_cell(says, metadata=options))
     return writes(v4.new_notebook(cells=cells))
 
 
@@ -596,15 +575,12 @@ def rate(flags) -> int:
         for at, sentence, source in reference.mistakes + right:
             says = judge(reference, source, at)
             good = says.endswith(f"as if: {sentence}") if sentence else not says
-            n += (
-                Counter(wrong=1, caught=bool(says), named=good)
-                if sentence
-                else Counter(right=1, passed=good)
-            )
+            kind = "wrong" if sentence else "right"
+            n.update({kind: 1, f"{kind} said": bool(says), f"{kind} good": good})
             if not good:
                 print(f"{script} {at}: {sentence or 'a right answer fails'}: {says or 'missed'}")
-        counts = f"{n['caught']} of {n['wrong']} mistakes are caught, {n['named']} named"
-        right = f"{n['passed']} of {n['right']} right answers pass"
+        counts = f"{n['wrong said']} of {n['wrong']} mistakes are caught, {n['wrong good']} named"
+        right = f"{n['right good']} of {n['right']} right answers pass"
         print(f"{script}: so far {counts}; {right}", flush=True)
     return 0
 
