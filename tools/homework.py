@@ -323,9 +323,9 @@ def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) ->
         rows = [[np.ravel(x) for name, x in row if keep(name, x)] for row in pairs]
         return np.sort(np.array([np.concatenate(row) for row in rows], float), 0).T
 
-    def odd(a: np.ndarray, b: np.ndarray) -> bool:
+    def odd(a: np.ndarray, b: np.ndarray, often: float) -> bool:
         values, times = np.unique(a.round(5), return_counts=True)
-        common = values[times > max(7, len(a) / 20)][:, None]
+        common = values[times > often][:, None]
         if not np.isclose(common, b, rtol=1e-3, atol=1e-5).any(1).all():
             return True
         ranks = [np.searchsorted(c, a, "right") for c in (a, b)]
@@ -334,9 +334,9 @@ def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) ->
     if WORLDS[setting[1]] is Language:  # slow
         return False
     try:
-        for many in (8, DRAWS):  # a few show most differences
+        for many, often in ((8, 7), (DRAWS, DRAWS / 20)):  # a few show most differences
             pairs = zip(draws(right, many), draws(other, many), strict=True)
-            if any(unlike(a, b) and (odd(a, b) or odd(b, a)) for a, b in pairs):
+            if any(unlike(a, b) and (odd(a, b, often) or odd(b, a, often)) for a, b in pairs):
                 return False
         return True
     except ValueError:  # other shapes
