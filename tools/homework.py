@@ -500,7 +500,7 @@ def task(reference: Reference, at: str) -> str:
                 node.body = node.body[: bool(ast.get_docstring(node))] + says
         return ast.unparse(piece)
     log, lines = run_once(reference.program, reference.settings(0)[0]), []
-    after = ChainMap(*[then for (tag, _), (_, then) in itertools.pairwise(log) if tag == at])
+    after = ChainMap(*[then for (tag, _), (_, then) in itertools.pairwise(log) if tag == f"[{at}]"])
     stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own))) - {"_"}
     for name in sorted(stored & words(reference.put(at, ""))):
         value = after.get(name)
@@ -525,7 +525,7 @@ def notebook(source: str, ats: list[str], script: str) -> str:
     kind = dict(grade=False, solution=False, locked=False, schema_version=3, task=False)
     mark = lambda **options: dict(nbgrader=kind | options)
     cells = [v4.new_markdown_cell(f"```\n{ast.get_docstring(ast.parse(source))}\n```")]
-    body = source.split('"""', 2)[2].partition("\n\n\ndef main(")[0]
+    body = source.split('"""', 2)[-1].partition("\n\n\ndef main(")[0]
     for i, piece in enumerate(re.split(r"\n\n\n(?=def |class |@)", body)):
         undone = re.search("raise NotImplementedError|### BEGIN", piece)
         options = mark(solution=True, grade_id=f"part-{i}") if undone else {}
