@@ -333,14 +333,13 @@ def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) ->
 
     if WORLDS[setting[1]] is Language:  # slow
         return False
-    try:
+    with contextlib.suppress(ValueError):  # other shapes
         for many, often in ((8, 7), (DRAWS, DRAWS / 20)):  # a few show most differences
             pairs = zip(draws(right, many), draws(other, many), strict=True)
             if any(unlike(a, b) and (odd(a, b, often) or odd(b, a, often)) for a, b in pairs):
                 return False
         return True
-    except ValueError:  # other shapes
-        return False
+    return False
 
 
 # ------------------------------------------------------------------------------------- the judging
@@ -579,9 +578,9 @@ def rate(flags) -> int:
             n.update({kind: 1, f"{kind} said": bool(says), f"{kind} good": good})
             if not good:
                 print(f"{script} {at}: {sentence or 'a right answer fails'}: {says or 'missed'}")
-        counts = f"{n['wrong said']} of {n['wrong']} mistakes are caught, {n['wrong good']} named"
-        right = f"{n['right good']} of {n['right']} right answers pass"
-        print(f"{script}: so far {counts}; {right}", flush=True)
+        says = f"{n['wrong said']} of {n['wrong']} mistakes are caught, {n['wrong good']} named; "
+        says += f"{n['right good']} of {n['right']} right answers pass"
+        print(f"{script}: so far {says}", flush=True)
     return 0
 
 
