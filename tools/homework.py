@@ -14,8 +14,8 @@ import ast
 import contextlib
 import csv
 import functools
+import itertools
 import json
-import linecache
 import multiprocessing
 import os
 import random
@@ -24,6 +24,7 @@ import tempfile
 import textwrap
 import tomllib
 import traceback
+from collections import ChainMap, Counter
 from pathlib import Path
 
 import gymnasium as gym
@@ -66,7 +67,8 @@ class World(gym.Env):
 
 
 VECTOR, FOUR = gym.spaces.Box(-np.inf, np.inf, (7,)), gym.spaces.Discrete(4)
-WORLDS = (VECTOR, FOUR), (VECTOR, gym.spaces.Box(-1, 1, (2,))), (gym.spaces.Discrete(5), FOUR), ()
+SPACES = (VECTOR, FOUR), (VECTOR, gym.spaces.Box(-1, 1, (2,))), (gym.spaces.Discrete(5), FOUR)
+WORLDS = *[functools.partial(World, *spaces) for spaces in SPACES], Language
 
 # ---------------------------------------------------------------------------- the parts of a script
 
@@ -90,10 +92,16 @@ def text(source: str, rows: range) -> str:
     return textwrap.dedent("\n".join(source.splitlines()[rows.start - 1 : rows.stop - 1]))
 
 
-def code(source: str, rows: range) -> str:
+def code(source: str, rows: range = range(1, 9**9)) -> str:
     """These rows, without comments, docstrings and empty lines."""
     bare = re.sub(r'(?ms)""".*?"""|(^|  ) *#[^\n]*', "", text(source, rows))
     return re.sub(r"\s*\n\s*\n", "\n", bare).strip()
+
+
+@functools.cache
+def words(source: str) -> set[str]:
+    """The names in its code; those of attributes with a dot."""
+    return set(re.findall(r"\.?[a-zA-Z_]\w*", code(source)))
 
 
 def splice(source: str, texts: list[tuple[range, str]]) -> str:
@@ -103,21 +111,6 @@ def splice(source: str, texts: list[tuple[range, str]]) -> str:
         space = re.match(" *", lines[rows.start - 1])[0]
         lines[rows.start - 1 : rows.stop - 1] = textwrap.indent(new, space).splitlines()
     return "\n".join(lines) + "\n"
-
-
-def others(reference: "Reference", at: str) -> str:
-    """The code of all other rows."""
-    return code(splice(reference.source, [(reference.parts[at], "")]), range(1, 9**9))
-
-
-def words(text: str) -> set[str]:
-    """The names in it; those of attributes with a dot."""
-    return set(re.findall(r"\.?[a-zA-Z_]\w*", text))
-
-
-def counts(name: str, free: set[str]) -> bool:
-    """Whether neither the variable nor the attribute of "D.transitions[2]" is free."""
-    return not words(re.match(r"[\w.]*", name)[0]) & free
 
 
 class Reference:
@@ -132,14 +125,14 @@ class Reference:
     """
 
     def __init__(self, path: Path):
-        self.source = slide.read(path).source
-        self.tags = {tag.tag: tag for tag in slide.parse(self.source).tags}
+        script = slide.read(path)
+        self.source, self.tags = script.source, {tag.tag: tag for tag in script.tags}
         self.parts = parts(self.source)
         size = lambda at: text(self.source, self.parts[at]).split("\n\n")[0].count("\n") + 1
         self.own = self.parts | {at: self.parts[at][: size(at)] for at in self.tags}
         known = tomllib.loads(MISTAKES.read_text("utf-8")).get(likely(self.source), [])
         pairs = [(m, self.source.replace(m["old"], m["new"])) for m in known]
-        self.program = program(self.source, frozenset(self.tags))
+        self.program = program(self.source)
         self.mistakes = [(m["at"], m["sentence"], s) for m, s in pairs if s != self.source]
 
     def put(self, at: str, new: str) -> str:
@@ -149,9 +142,9 @@ class Reference:
     def settings(self, seed: int) -> list[tuple]:
         """The trainings that the script takes: (seed, world, variant)."""
         every = [(2 * seed + v, w, v) for w in range(len(WORLDS)) for v in (0, 1)]
-        says = {s: run_once(self.program, s)[-1][1].get("says", "") for s in every}
-        if not (fit := [s for s in every if says[s][:18] in ("", "FloatingPointError")]):
-            raise BadInput(f"the script runs in no small world: {says[every[0]]}")
+        ends = {setting: run_once(self.program, setting)[-1][0] for setting in every}
+        if not (fit := [s for s in every if re.match("the end|FloatingPoint", ends[s])]):
+            raise BadInput(f"the script runs in no small world: {ends[every[0]]}")
         return fit
 
 
@@ -165,8 +158,8 @@ class Stop(BaseException):
 
 
 @functools.cache
-def program(source: str, tags: frozenset, student: str = "") -> tuple:
-    """A script that calls __probe__ in place of these tags (but not before an `else`).
+def program(source: str, student: str = "") -> tuple:
+    """A script that calls __probe__ in place of its tags (but not before an `else`).
 
     Returns:
         Compiled: first the definitions of a student's file, which the script may replace.
@@ -174,58 +167,52 @@ def program(source: str, tags: frozenset, student: str = "") -> tuple:
     lines = source.splitlines()
     for tag in slide.parse(source).tags:
         space, first = re.match("( *)(.*)", lines[tag.body.start - 1]).groups()
-        if tag.tag in tags and not re.match("el(se|if)", first):
+        if not re.match("el(se|if)", first):
             lines[tag.row - 1] = f"{space}__probe__({tag.tag!r}, locals())"
     calls = lambda n: not isinstance(n, DEFINITIONS) and "train(" in ast.unparse(n)
-    nodes = [node for node in ast.parse(student).body if not calls(node)]
-    codes = [compile(ast.Module([node], []), listed(student), "exec") for node in nodes]
-    script = "\n".join(lines) + "\n"
-    return *codes, compile(script, listed(script), "exec")
+    nodes = [ast.Module([n], []) for n in ast.parse(student).body if not calls(n)]
+    whole = [(node, student) for node in nodes] + [("\n".join(lines), "\n".join(lines))]
+    # The source is the name of the file, too: there an error finds its statement.
+    return tuple(compile(node, f"script\n{text}", "exec") for node, text in whole)
 
 
-def listed(source: str) -> str:
-    """A file name under which an error finds its statement."""
-    name = f"<script {hash(source)}>"
-    linecache.cache[name] = len(source), None, source.splitlines(True), name
-    return name
+def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> list:
+    """Train in a small world.
 
-
-def run(codes: tuple, setting: tuple, until=None, salt=None) -> list[tuple[str, dict]]:
-    """Train in a small world. Returns a log: (tag, variables) before each numbered line.
-
-    All random generators get a new seed there, so that drawing more or fewer numbers changes
-    nothing after the next line.
+    All random generators get a new seed before each numbered line, so that drawing more or fewer
+    numbers changes nothing after the next line.
 
     Args:
         codes: a program.
-        until: takes the log after each entry; True ends the training.
-        salt: (i, number): from entry i on the number changes the seeds.
+        setting: (seed, world, variant).
+        most: entries of the log; then the training ends.
+        salt: changes the seeds of the last four of them.
+
+    Returns:
+        The log: ("[12]", variables) before each numbered line; at last what ended the training.
     """
     log, (seed, world, variant) = [], setting
 
-    def add(tag: str, values: dict) -> None:
-        log.append((tag, frozen(values, log[-1][1] if log else {})))
-        if until and until(log):
+    def add(event: str, values: dict) -> None:
+        log.append((event, frozen(values)))
+        if len(log) == most:
             raise Stop
 
     def probe(tag: str, values: dict) -> None:
         known = [*values.values(), *names.values()]
-        envs = [x for x in known if isinstance(x, (gym.Env, gym.vector.VectorEnv))]
-        known += [env.action_space.np_random for env in envs]
-        generators = [x.bit_generator for x in known if isinstance(x, np.random.Generator)]
-        key, place = np.random.get_state()[1:3]
-        states = torch.get_rng_state().sum().item(), key.sum(), hash(random.getstate()[1]), place
-        drawn = str([*states, *[g.state for g in generators]])
-        add(tag, values | {"drawn": drawn})
-        visits[tag] = visits.get(tag, 0) + 1
-        random.seed(f"{seed} {tag} {visits[tag]} {salt[1] if salt and len(log) > salt[0] else ''}")
+        known += [x.action_space.np_random for x in known if isinstance(x, ENVIRONMENTS)]
+        generators = [x for x in known if isinstance(x, np.random.Generator)]
+        drawn = [random.gauss(), torch.randn(1).item(), np.random.randn()]
+        drawn += [g.integers(2**32, dtype=np.uint32) for g in generators]
+        add(f"[{tag}]", values | {"drawn": str(drawn)})  # differs if other numbers were drawn
+        random.seed(f"{seed} {tag} {len(log)} {salt * (len(log) > most - 5)}")
         number = random.getrandbits(32)
         torch.default_generator.manual_seed(number)
         np.random.seed(number)
         for generator in generators:
-            generator.state = np.random.PCG64(number).state
+            generator.bit_generator.state = type(generator.bit_generator)(number).state
 
-    visits, names = {}, {"__name__": "homework", "__probe__": probe}
+    names = {"__name__": "homework", "__probe__": probe}
     for code in codes[:-1]:
         with contextlib.suppress(Exception, SystemExit):
             exec(code, names)
@@ -233,51 +220,45 @@ def run(codes: tuple, setting: tuple, until=None, salt=None) -> list[tuple[str, 
         try:
             exec(codes[-1], names)
             options = (names.get("LITERAL", {}) if variant else {}) | SMALL | VARIANTS[variant]
-            make = functools.partial(World, *WORLDS[world]) if WORLDS[world] else Language
-            given = make if "make" in names["train"].__code__.co_varnames[0] else make()
+            make = WORLDS[world]
             options |= dict(steps=300, alpha=5e-4) if make is Language else {}  # steps: words
             for f in names.values():
                 if getattr(f, "__kwdefaults__", None):
                     f.__kwdefaults__ = {k: options.get(k, v) for k, v in f.__kwdefaults__.items()}
+            given = make if "make" in names["train"].__code__.co_varnames[0] else make()
             add("the end", {"what is returned": names["train"](given, seed=seed)})
         except (Exception, SystemExit) as error:
             says = (str(error) or "no message").splitlines()[0]
-            frames = traceback.extract_tb(error.__traceback__)
-            where = [f.line for f in frames if f.filename.startswith("<script")][-1:]
-            values = dict(says=f"{type(error).__name__}: {says}", where=f" in: {' '.join(where)}")
-            add("an error", values)
+            frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
+            where = [f.splitlines()[n].strip() for f, n in frames if f.startswith("script\n")][-1:]
+            add(f"{type(error).__name__}: {says}", {"where": f" in: {' '.join(where)}"})
     return log
 
 
 run_once = functools.cache(run)
 TEXT = str, type(None)
 PLAIN = bool, int, float, np.generic, *TEXT
-SKIPPED = gym.Env, gym.vector.VectorEnv, gym.Space, torch.distributions.Distribution, type(np)
+ENVIRONMENTS = gym.Env, gym.vector.VectorEnv
+SKIPPED = *ENVIRONMENTS, gym.Space, torch.distributions.Distribution, type(np)
 
 
-def frozen(values: dict, last: dict) -> dict:
-    """Variables as a flat dict of numbers and arrays: "y", "D.transitions[2]", ...
-
-    What is as in `last` is not copied again.
-    """
+def frozen(values: dict) -> dict:
+    """Variables as a flat dict of numbers and copied arrays: "y", "D.transitions[2]", ..."""
     out = {}
+    flat = lambda tensors: torch.cat([torch.zeros(0), *[x.detach().flatten() for x in tensors]])
 
     def put(name: str, x, depth: int = 0) -> None:
         if isinstance(x, PLAIN):
             out[name] = x
         elif torch.is_tensor(x):
-            put(name, x.detach().cpu().numpy())
+            out[name] = x.detach().cpu().numpy().copy()
             out[f"{name}.requires_grad"] = f"{x.requires_grad}"
         elif isinstance(x, np.ndarray) and x.dtype != object:
-            old = last.get(name)
-            out[name] = old if np.shape(old) and np.array_equal(old, x) else x.copy()
+            out[name] = x.copy()
         elif isinstance(x, torch.nn.Module):
-            weights = [p.detach().flatten() for p in (*x.parameters(), *x.buffers())]
-            put(f"{name}'s weights", torch.cat([torch.zeros(0), *weights]))
+            put(f"{name}.weights", flat([*x.parameters(), *x.buffers()]))
         elif isinstance(x, torch.optim.Optimizer):
-            out[f"len({name}'s state)"] = len(states := list(x.state.values()))
-            for key in states[0] if states else ():
-                put(f"{name}'s {key}", torch.cat([state[key].flatten() for state in states]))
+            put(f"{name}.exp_avg", flat([s["exp_avg"] for s in x.state.values() if "exp_avg" in s]))
         elif isinstance(x, SKIPPED) or callable(x) or depth > 5:
             return
         elif hasattr(x, "__len__"):
@@ -285,8 +266,8 @@ def frozen(values: dict, last: dict) -> dict:
             try:
                 put(name, np.array(items, float))
             except (ValueError, TypeError, RuntimeError):  # not all alike: one by one
-                if {type(v) for v in items} == {tuple} and len({*map(len, items)}) == 1:
-                    items = [list(column) for column in zip(*items, strict=True)]
+                if {*map(type, items)} == {tuple}:  # a memory's transitions
+                    items = list(zip(*items, strict=False))
                 for i, v in enumerate(items):
                     put(f"{name}[{i}]", v, depth + 1)
         else:
@@ -300,76 +281,65 @@ def frozen(values: dict, last: dict) -> dict:
 
 def unlike(x, y) -> str:
     """In what a value y differs from the right one x, " is 3, should be 4"; "" if they agree."""
-    if x is y or np.array_equal(x, y):
+    if np.array_equal(x, y):
         return ""
     if isinstance(x, TEXT) or isinstance(y, TEXT):
         return f" is {y}, should be {x}"
     if np.shape(x) != np.shape(y):
         return f" has the shape {np.shape(y)}, should have {np.shape(x)}"
     x, y = np.asarray(x, float), np.asarray(y, float)
-    wrong = np.array(abs(x - y))
-    wrong[np.isnan(x) & np.isnan(y) | (x == y)] = 0
-    most = np.quantile(wrong, 0.99 if x.size > 1000 else 1)  # Adam makes steps of rounding errors
-    if most <= 2e-3 * np.abs(x[np.isfinite(x)]).max(initial=0) + 1e-6:
+    most = np.abs(x[np.isfinite(x)]).max(initial=0)
+    far = ~np.isclose(y, x, 0, 2e-3 * most + 1e-6, equal_nan=True)
+    if far.mean() <= (0.01 if x.size > 1000 else 0):  # Adam makes steps of rounding errors
         return ""
-    at = np.unravel_index(wrong.argmax(), wrong.shape)  # also the first NaN
+    at = tuple(np.argwhere(far)[0])
     place = f"[{', '.join(map(str, at))}]" if at else ""
     return f"{place} is {y[at]:.4g}, should be {x[at]:.4g}"
 
 
-def difference(right: tuple[str, dict], other: tuple[str, dict], free: set[str]) -> str:
-    """In what an entry of a log differs from the right one; "" if in nothing. `free` names may."""
-    (tag, values), (came, others) = right, other
-    if came == "an error":
-        same = values.get("says") == others["says"]
-        return "" if same else others["says"] + others["where"]
-    if tag != came:
-        return f"after it comes [{came}], should come [{tag}]"
-    names = [name for name in values if name in others and counts(name, free)]
-    return next((n + says for n in names if (says := unlike(values[n], others[n]))), "")
+def compare(right: list, log: list, free: set[str]) -> tuple[int, str]:
+    """Find the first difference from the right log, other than in names which are free.
 
-
-def compare(codes: tuple, setting: tuple, right: list, free: set[str]) -> tuple[list, str]:
-    """Train until the log differs from the right one: the log, and what differs."""
-    says = []
-
-    def differs(log: list) -> bool:
-        says.append(difference(right[len(log) - 1], log[-1], free | {"drawn"}))
-        return says[-1] or len(log) == len(right)
-
-    return run(codes, setting, differs), says[-1]
+    Returns:
+        In which entry, and what differs; (-1, "") if nothing does.
+    """
+    for i, ((event, values), (came, others)) in enumerate(zip(right, log, strict=False)):
+        if event != came:
+            return i, f"after it comes {came}{others.get('where', '')}, should come {event}"
+        for name in values:
+            if name in others and not words(name) & (free | {"drawn", "where"}):
+                if says := unlike(values[name], others[name]):
+                    return i, name + says
+    return -1, ""
 
 
 def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) -> bool:
     """Whether code that draws other random numbers has the same distributions after entry i."""
 
-    def draws(codes: tuple, many: int, entries: int) -> np.ndarray:
-        until = lambda log: len(log) > i + entries
-        logs = [run(codes, setting, until, (i, r))[i + 1 :] for r in range(many)]
-        logs = [[pair for _, values in log for pair in sorted(values.items())] for log in logs]
-        keep = lambda name, x: counts(name, free) and not isinstance(x, TEXT)
-        rows = [[np.ravel(x) for name, x in log if keep(name, x)] for log in logs]
-        return np.array([np.concatenate(row) for row in rows], float)
+    def draws(codes: tuple, many: int) -> np.ndarray:
+        logs = [run(codes, setting, i + 5, salt)[i + 1 :] for salt in range(1, many + 1)]
+        pairs = [[pair for _, values in log for pair in sorted(values.items())] for log in logs]
+        keep = lambda name, x: not words(name) & free and not isinstance(x, TEXT)
+        rows = [[np.ravel(x) for name, x in row if keep(name, x)] for row in pairs]
+        return np.sort(np.array([np.concatenate(row) for row in rows], float), 0).T
 
-    def agree(a: np.ndarray, b: np.ndarray) -> bool:
-        for these, those in ((a, b), (b, a)):  # each common value of one is one of the other
-            values, times = np.unique(these.round(5), return_counts=True)
-            common = values[times > DRAWS / 20][:, None]
-            if not np.isclose(common, those, rtol=1e-3, atol=1e-5).any(1).all():
-                return False
-        gap = [np.searchsorted(c, np.concatenate([a, b]), "right") for c in (a, b)]
-        return np.abs(gap[0] - gap[1]).max() < 2.2 * np.sqrt(2 * DRAWS)  # Kolmogorov and Smirnov
+    def odd(a: np.ndarray, b: np.ndarray, often: float) -> bool:
+        values, times = np.unique(a.round(5), return_counts=True)
+        common = values[times > often][:, None]
+        if not np.isclose(common, b, rtol=1e-3, atol=1e-5).any(1).all():
+            return True
+        ranks = [np.searchsorted(c, a, "right") for c in (a, b)]
+        return np.abs(ranks[0] - ranks[1]).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
 
-    try:
-        some, (one,) = draws(right, 8, 1), draws(other, 1, 1)
-        drawn = (some != some[0]).any(0)  # texts are slow
-        same = np.allclose(some[0][~drawn], one[~drawn], 1e-3, 1e-6, equal_nan=True)
-        if not WORLDS[setting[1]] or not drawn.any() or not same:
-            return False
-        x, y = (np.sort(draws(codes, DRAWS, 4), 0).T for codes in (right, other))
-        return all(not unlike(a, b) or agree(a, b) for a, b in zip(x, y, strict=True))
-    except (ValueError, IndexError):  # other shapes
+    if WORLDS[setting[1]] is Language:  # slow
         return False
+    with contextlib.suppress(ValueError):  # other shapes
+        for many, often in ((8, 7), (DRAWS, DRAWS / 20)):  # a few show most differences
+            pairs = zip(draws(right, many), draws(other, many), strict=True)
+            if any(unlike(a, b) and (odd(a, b, often) or odd(b, a, often)) for a, b in pairs):
+                return False
+        return True
+    return False
 
 
 # ------------------------------------------------------------------------------------- the judging
@@ -384,49 +354,45 @@ def changed(reference: Reference, source: str) -> set[str]:
 
 def judge(reference: Reference, source: str, at: str, seed: int = 0) -> str:
     """ "" if a line or a piece of a student's file is right (or `whole`), or else what is wrong."""
-    theirs, ours, tags = parts(source), reference.parts, frozenset(reference.tags)
-    missing = [n for n in (reference.tags if at == "whole" else [at]) if n not in theirs]
-    if missing:
-        return f"[{missing[0]}] is missing"
+    theirs, ours = parts(source), reference.parts
     if at == "whole":
-        free = words(reference.source) - words(source)
-        return verdict(reference, program(source, tags), at, free, seed)
+        return verdict(reference, program(source), at, set(), seed)
+    if at not in theirs:
+        return f"[{at}] is missing"
     own, right = code(source, theirs[at]), code(reference.source, ours[at])
     if own == right:
         return ""
     if "raise NotImplementedError" in own or " ...:" in own or not own:
         return "not done yet"
-    free = words(right) - words(others(reference, at)) | words(own) - words(right)
-    ats = [at, *(changed(reference, source) & words(own) - {at})]
-    says = []
-    for names in [ats[:1], ats] if ats[1:] else [ats]:  # also with the student's own pieces
+    free = words(right) - words(reference.put(at, "")) | words(own) - words(right)
+    used = changed(reference, source) & words(own) - {at}
+    for names in sorted({(at, *used), (at,)}, key=len, reverse=True):  # also with their own pieces
         new = splice(reference.source, [(ours[name], text(source, theirs[name])) for name in names])
-        mine = program(new, tags, source)
-        says.append(verdict(reference, mine, at, free, seed))
-    return "" if "" in says else says[0]
+        if not (says := verdict(reference, program(new, source), at, free, seed)):
+            break
+    return says
 
 
 def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
     """ "" if a program with code of a student does the same, or else what differs."""
     for setting in reference.settings(seed):
         right = run_once(reference.program, setting)
-        log, says = compare(mine, setting, right, free)
-        i = len(log) - 1
+        log = run(mine, setting, 2 * len(right))
+        i, says = compare(right, log, free)
         other = right[i][1].get("drawn") != log[i][1].get("drawn")  # other random numbers
         if not says or other and i and alike(reference.program, mine, setting, i - 1, free):
             continue
-        before = next((values for tag, values in reversed(right[:i]) if tag == at), {})
+        before = next((values for event, values in reversed(right[:i]) if event == f"[{at}]"), {})
         if match := re.match(r"(\w+)\[(\d+)\] is ", says):  # what the line reads at that place
             shape, k = right[i][1][match[1]].shape, int(match[2])
-            read = words(code(reference.source, reference.parts.get(at, range(1)))) - {match[1]}
-            near = [n for n in sorted(read & before.keys()) if np.shape(before[n]) == shape]
-            near = ", ".join(f"{n}[{k}] = {float(before[n][k]):.4g}" for n in near)
+            read = words(text(reference.source, reference.parts.get(at, range(1)))) - {match[1]}
+            same = [n for n in sorted(read & before.keys()) if np.shape(before[n]) == shape]
+            near = ", ".join(f"{n}[{k}] = {float(before[n][k]):.4g}" for n in same)
             says += f" ({near})" * bool(near)
-        step = before.get("step", before.get("t", f"after [{right[i - 1][0]}]"))
+        step = before.get("step", before.get("t", f"after {right[i - 1][0]}"))
         says = f"differs {'at step ' * isinstance(step, int)}{step}: {says}"
-        log = run(mine, setting, lambda log, n=right: len(log) >= 2 * len(n))
         for sentence, wrong in [m[1:] for m in reference.mistakes if m[0] == at]:
-            if not compare(program(wrong, frozenset(reference.tags)), setting, log, free)[1]:
+            if not compare(log, run(program(wrong), setting, min(len(log), i + 80)), free)[1]:
                 return f"{says}\nas if: {sentence}"
         return says
     return ""
@@ -435,9 +401,9 @@ def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
 def likely(source: str) -> str:
     """The script whose tags a file has."""
     tags = lambda text: set(re.findall(r"# \[\w+\] .{9}", text))
-    every = {n: tags(slide.read(slide.ROOT / f"{n}.py").source) for n in slide.SCRIPTS}
-    shared = [(len(every[n] & tags(source)), n) for n in every if every[n] & tags(source)]
-    return max(shared, default=("", ""))[1]
+    every = [(slide.ROOT / f"{name}.py").read_text("utf-8") for name in slide.SCRIPTS]
+    shared = [len(tags(source) & tags(text)) for text in every]
+    return slide.SCRIPTS[np.argmax(shared)] if any(shared) else ""
 
 
 # ------------------------------------------------------------------------------- files of students
@@ -501,7 +467,7 @@ def check(flags) -> int:
         for at in ats:
             says = answer(against, source, at, flags.seed, flags.timeout)
             table.append((str(path), at, int(not says), says.replace("\n", "; ")))
-            read = words(code(reference.source, reference.parts.get(at, range(1))))
+            read = words(text(reference.source, reference.parts.get(at, range(1))))
             given = f", given the right {', '.join(failing & read)}" * bool(failing & read)
             failing |= {*re.findall(r"differs.*?: (\w+)", says)}
             page = f" docs/html/{against.stem}.html#{at}" * ("as if" in says)
@@ -519,41 +485,36 @@ def check(flags) -> int:
 
 
 def task(reference: Reference, at: str) -> str:
-    """What a student finds in place of a line or a piece."""
-    own = text(reference.source, reference.own[at])
+    """What a student finds in place of a line or a piece: an error.
+
+    If other lines are nested in a line, its head stays above the error: `while ...:`.
+    """
+    rows, own = reference.own[at], text(reference.source, reference.own[at])
+    tree, error = ast.parse(reference.source), "raise NotImplementedError({})"
     if at not in reference.tags:
-        tree = ast.parse(own)
-        for node in ast.walk(tree):
+        piece = ast.parse(own)
+        for node in ast.walk(piece):
             if isinstance(node, ast.FunctionDef):
-                says = f"raise NotImplementedError('{node.name}()')"
-                node.body = node.body[: bool(ast.get_docstring(node))] + ast.parse(says).body
-        return ast.unparse(tree)
-    notes, log = [], run_once(reference.program, reference.settings(0)[0])
-    stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own)))
-    for name in sorted(stored & words(others(reference, at))):
-        after = [b[1] for a, b in zip(log, log[1:], strict=False) if a[0] == at and name in b[1]]
-        value = after[0][name] if after else None
+                says = ast.parse(error.format(f"'{node.name}()'")).body
+                node.body = node.body[: bool(ast.get_docstring(node))] + says
+        return ast.unparse(piece)
+    log, lines = run_once(reference.program, reference.settings(0)[0]), []
+    after = ChainMap(*[then for (tag, _), (_, then) in itertools.pairwise(log) if tag == f"[{at}]"])
+    stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own))) - {"_"}
+    for name in sorted(stored & words(reference.put(at, ""))):
+        value = after.get(name)
         shape = str(tuple(SIZES.get(n, n) for n in np.shape(value))).replace("'", "")
-        kind = f", {getattr(value, 'dtype', type(value).__name__)} {shape}" * bool(after)
-        notes.append(f"# to assign: {name}{kind}".removesuffix(" ()"))
+        kind = f", {getattr(value, 'dtype', type(value).__name__)} {shape}" * (name in after)
+        lines.append(f"# to assign: {name}{kind}".removesuffix(" ()"))
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    heads = {n.lineno for n in statements if n.lineno in rows and n.end_lineno >= rows.stop}
+    heads |= {rows.start} if own.startswith("else:") else set()
+    for row in sorted(heads):
+        head = own.splitlines()[row - rows.start]
+        lines.append(re.sub(r"^( *(?:for .*? in|while|if|elif) ).*", r"\1...:", head))
+    space = re.match(" *", lines[-1])[0] + " " * 4 if heads else ""
     says = textwrap.shorten(f"[{at}] {reference.tags[at].text}", 60, placeholder=" ...")
-    return "\n".join(notes + blank(reference, at, f"raise NotImplementedError({json.dumps(says)})"))
-
-
-def blank(reference: Reference, at: str, error: str) -> list[str]:
-    """The error; if other lines are nested in this one, also the head of it: `while ...:`."""
-    indent = lambda row: len(row) - len(row.lstrip())
-    lines, rows, blanks = reference.source.splitlines(), reference.own[at], []
-    own = text(reference.source, rows).splitlines()
-    below = next(row for row in lines[rows.stop - 1 :] if row.strip() and row.strip()[0] != "#")
-    deep = indent(below) - reference.tags[at].level + bool(re.match(" *el(se|if)", below))
-    for i, row in enumerate(own):
-        nested = row.endswith(":") and indent(row) < min([deep, *map(indent, own[i + 1 :])])
-        if nested or re.match("el(se|if)", row):
-            blanks.append(re.sub(r"^( *(?:for .*? in|while|if|elif) ).*:$", r"\1...:", row))
-        elif not blanks or error not in blanks[-1]:
-            blanks.append(" " * indent(row) + error)
-    return blanks
+    return "\n".join([*lines, space + error.format(json.dumps(says))])
 
 
 def notebook(source: str, ats: list[str], script: str) -> str:
@@ -561,18 +522,17 @@ def notebook(source: str, ats: list[str], script: str) -> str:
     from nbformat import v4, writes
 
     kind = dict(grade=False, solution=False, locked=False, schema_version=3, task=False)
+    mark = lambda **options: dict(nbgrader=kind | options)
     cells = [v4.new_markdown_cell(f"```\n{ast.get_docstring(ast.parse(source))}\n```")]
-    pieces = re.split(r"\n\n\n(?=def |class |@)", source.partition("\n\n\ndef main(")[0])
-    for i, piece in enumerate([pieces[0].split('"""')[-1], *pieces[1:]]):
-        options = kind | dict(solution=True, grade_id=f"part-{i}")
-        task = re.search("raise NotImplementedError|### BEGIN", piece)
-        cells.append(
-            v4.new_code_cell(piece.strip(), metadata=dict(nbgrader=options) if task else {})
-        )
+    body = source.split('"""', 2)[-1].partition("\n\n\ndef main(")[0]
+    for i, piece in enumerate(re.split(r"\n\n\n(?=def |class |@)", body)):
+        undone = re.search("raise NotImplementedError|### BEGIN", piece)
+        options = mark(solution=True, grade_id=f"part-{i}") if undone else {}
+        cells.append(v4.new_code_cell(piece.strip(), metadata=options))
     for at in ats:
         says = f"from tools import homework\n\nhomework.grade(In, {at!r}, {script!r})"
-        options = dict(grade=True, locked=True, points=1, grade_id=f"check-{at}")
-        cells.append(v4.new_code_cell(says, metadata=dict(nbgrader=kind | options)))
+        options = mark(grade=True, locked=True, points=1, grade_id=f"check-{at}")
+        cells.append(v4.new_code_cell(says, metadata=options))
     return writes(v4.new_notebook(cells=cells))
 
 
@@ -591,11 +551,11 @@ def make(flags) -> int:
         print(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
         own, new = reference.own[at], task(reference, at)
         notes = reference.tags[at].notes if at in reference.tags and not flags.hints else 0
-        hidden = range(own.start - notes, own.start), ""
-        solution = f"### BEGIN SOLUTION\n{text(reference.source, own)}\n### END SOLUTION"
-        blanks += [(own, new), hidden]
-        nested = " ...:" in new  # other lines: this one stays as it is
-        solved += [hidden] if nested else [(own, solution), hidden]
+        rows, solution = range(own.start - notes, own.stop), text(reference.source, own)
+        if " ...:" not in new:  # else other lines are nested in it, and it stays as it is
+            solution = f"### BEGIN SOLUTION\n{solution}\n### END SOLUTION"
+        blanks.append((rows, new))
+        solved.append((rows, solution))
     flags.out.joinpath("source", flags.out.name).mkdir(parents=True, exist_ok=True)
     (flags.out / script.name).write_text(splice(reference.source, blanks), "utf-8")
     for folder, edits in ((flags.out, blanks), (flags.out / "source" / flags.out.name, solved)):
@@ -606,21 +566,21 @@ def make(flags) -> int:
 
 def rate(flags) -> int:
     """Count how many known mistakes are caught and named, and how many right answers pass."""
-    wrong, passed = [], []
+    n = Counter()
     for script in [path.stem for path in flags.files] or slide.SCRIPTS:
         reference = Reference(slide.ROOT / f"{script}.py")
         answers = tomllib.loads(ANSWERS.read_text("utf-8")).get(script, [])
         right = [(a["at"], "", reference.put(a["at"], a["code"])) for a in answers]
         for at, sentence, source in reference.mistakes + right:
             says = judge(reference, source, at)
-            named = says.endswith(f"as if: {sentence}") if sentence else not says
-            (wrong if sentence else passed).append((bool(says), named))
-            if not named:
+            good = says.endswith(f"as if: {sentence}") if sentence else not says
+            kind = "wrong" if sentence else "right"
+            n.update({kind: 1, f"{kind} said": bool(says), f"{kind} good": good})
+            if not good:
                 print(f"{script} {at}: {sentence or 'a right answer fails'}: {says or 'missed'}")
-        caught, named = np.sum(wrong, 0)
-        counts = f"{caught} of {len(wrong)} mistakes are caught, {named} named"
-        right = f"{sum(good for _, good in passed)} of {len(passed)} right answers pass"
-        print(f"{script}: so far {counts}; {right}", flush=True)
+        says = f"{n['wrong said']} of {n['wrong']} mistakes are caught, {n['wrong good']} named; "
+        says += f"{n['right good']} of {n['right']} right answers pass"
+        print(f"{script}: so far {says}", flush=True)
     return 0
 
 
