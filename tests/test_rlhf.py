@@ -250,3 +250,11 @@ def test_learning_all_three_steps():
     assert rightly > 0.65  # chance: 0.5, with a standard error of 0.03
     gain = true_learned.mean() - true.mean()  # with a standard error of 0.25
     assert learned.mean() > score.mean() and gain > 1
+
+
+def test_beta_reaches_ppo():
+    """In the second iteration: in the first one pi_theta_old is pi_SFT, and no penalty is due."""
+    small = dict(demonstrations=32, comparisons=32, steps=3_000)
+    policies = [rlhf.train(LANGUAGE, beta=beta, **small)[0] for beta in (0.0, 5.0)]
+    weights = [vector(policy.parameters()) for policy in policies]
+    assert not torch.equal(*weights)

@@ -83,7 +83,9 @@ def main(argv: list[str]) -> int:
     try:
         folder, out = map(Path, argv)
         name = json.loads((folder / "run.json").read_text())["script"]
-        script = importlib.import_module(SCRIPTS[SCRIPTS.index(name, 0, -1)])  # and nothing else
+        script = importlib.import_module(
+            SCRIPTS[SCRIPTS.index(name, 0, -1)]
+        )  # but rlhf.py, the last
     except (OSError, ValueError, LookupError, TypeError):
         raise envs.BadInput("no run that fits: python -m tools.plane FOLDER FILE.png") from None
     with mock.patch.object(runs.Run, "go", lambda run: draw(run, out)):
