@@ -14,6 +14,12 @@ from common import envs
 CURVE, BAND, GOAL = "#0b5fa5", "#9dc3e6", "#c44e00"
 SHAPES = {"square": "■", "circle": "●"}
 ARROWS, ALL = {(0, 1): "→", (0, -1): "←", (-1, 0): "↑", (1, 0): "↓"}, "↑\n←  →\n↓"
+# Environment -> two variables of its state, their ranges, and the state of two such values.
+PLANES = {
+    "CartPole": ("angle", "angular velocity", (-0.21, 0.21, -3, 3), lambda x, y: [0, 0, x, y]),
+    "Pendulum": ("angle", "velocity", (-3.14, 3.14, -8, 8), lambda x, y: [np.cos(x), np.sin(x), y]),
+    "MountainCar": ("position", "velocity", (-1.2, 0.6, -0.07, 0.07), lambda x, y: [x, y]),
+}
 # For many lines: the palette of Okabe and Ito.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
@@ -77,16 +83,50 @@ def learning_curve(progress, title: str, greedy: list[float], window: int = 10) 
 # ------------------------------------------------------------------------------ what was learned
 
 
+def plane_of(env) -> tuple | None:
+    """The environment's entry in PLANES."""
+    return next((PLANES[name] for name in PLANES if envs.name_of(env).startswith(name)), None)
+
+
+def plane(env, look, title: str, points: int = 45) -> bytes:
+    """Draw what was learned over two variables, as PNG: the greedy action, and the value.
+
+    Args:
+        env: one of PLANES, as envs.make opens it.
+        look, title: as picture().
+        points: along each axis.
+    """
+    xlabel, ylabel, ends, state = plane_of(env)
+
+    def seen(x: float, y: float) -> tuple:
+        env.unwrapped.reset = lambda **_: (np.float32(state(x, y)), {})
+        action, value = look(env.reset()[0])  # what the wrappers make of it
+        return np.ravel(action)[0], value
+
+    columns, rows = np.linspace(*ends[:2], points), np.linspace(*ends[2:], points)
+    images = np.array([[seen(x, y) for x in columns] for y in rows], float)  # no value: NaN
+    names = ("greedy action", "value")[: 2 if np.isfinite(images).all() else 1]
+    fig, axes = figure(4.6 * len(names), 4, len(names))
+    for ax, name, image in zip(np.ravel(axes), names, np.moveaxis(images, 2, 0), strict=False):
+        colours = ax.imshow(image, "cividis", aspect="auto", origin="lower", extent=ends)
+        fig.colorbar(colours, ax=ax)
+        ax.set(title=name, xlabel=xlabel, ylabel=ylabel)
+    fig.suptitle(title)
+    return png(fig)
+
+
 def picture(env, look, title: str) -> bytes:
     """Draw what was learned in a grid world, as PNG: the value of each cell, the greedy arrows.
 
-    GridWorld: beside the random policy's, as on the lecture's slide.
+    GridWorld: beside the random policy's, as on the lecture's slide. For those of PLANES: plane().
 
     Args:
         env: a FiniteMDP as envs.make opens it.
         look: state -> (the greedy action, its value; None if no value was learned).
         title: script, environment, seed.
     """
+    if plane_of(env):
+        return plane(env, look, title)
     world = env.unwrapped
     rows, columns = world.shape
     names = ["random policy"] * isinstance(world, envs.GridWorld) + ["greedy policy"]

@@ -98,7 +98,9 @@ class Flags:
     literal: bool = False  # the slide: turns off what it does not have; a value beside it wins
     render: bool = False  # watch what was learned, in a window or as text in the terminal
     record: Path = None  # save a clip of what was learned: .gif, or .mp4 with imageio-ffmpeg
-    picture: Path = None  # draw what was learned, as .png: Treasure-v0, GridWorld-v0, Maze-v0
+    picture: Path = (
+        None  # draw what was learned, as .png: grid worlds, CartPole, Pendulum, MountainCar
+    )
     env_kwargs: list = None  # the environment's own options, as in size=8
     stop_when_solved: bool = True  # end once the mean of 100 returns reaches the threshold
     load: Path = None  # evaluate what was saved there; no training
@@ -449,9 +451,10 @@ class Run(Job):
     def check_pictures(self, env: gym.Env) -> None:
         """Check --picture, --render and --record."""
         flags, modes = self.flags, env.metadata.get("render_modes", [])
-        drawable = isinstance(env.unwrapped, envs.FiniteMDP)
+        drawable = isinstance(env.unwrapped, envs.FiniteMDP) or plotting.plane_of(env)
         if flags.picture and not (drawable and flags.picture.suffix == ".png"):
-            raise BadInput("--picture draws Treasure-v0, GridWorld-v0 or Maze-v0, as a .png only")
+            worlds = "Treasure, GridWorld, Maze, " + ", ".join(plotting.PLANES)
+            raise BadInput(f"--picture draws {worlds}, as a .png only")
         displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
         self.text = flags.render and "ansi" in modes and (modes[0] == "ansi" or not screen)

@@ -7,7 +7,7 @@ import pytest
 
 import reinforce
 from common.envs import BadInput
-from tools import compare, pages, plane, slide
+from tools import compare, pages, slide
 
 
 def stale() -> list[str]:
@@ -122,8 +122,7 @@ def test_pictures_of_saved_runs(tmp_path):
     for seed in ("0", "1"):
         assert reinforce.main([*flags.split(), str(tmp_path / seed), "--seed", seed]) == 0
     assert compare.draw([tmp_path, tmp_path / "0"], tmp_path / "a.png") == 0
-    assert plane.main([str(tmp_path / "0"), str(tmp_path / "b.png")]) == 0
-    for name in ("a.png", "b.png"):
+    for name in ("a.png",):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     with pytest.raises(BadInput, match="no returns.csv"):
         compare.draw([tmp_path / "none"], tmp_path / "a.png")
