@@ -107,6 +107,12 @@ class Constant(Probe):
         return 1.0
 
 
+def episodes(log) -> list[list]:
+    """A log, cut behind the end of each episode; the last part may not have ended."""
+    cuts = [0, *(t for t, step in enumerate(log, 1) if any(step[4:])), len(log)]
+    return [log[start:end] for start, end in itertools.pairwise(cuts) if start < end]
+
+
 def two_workers_wait(folder: Path) -> gym.Env:
     """An environment, once both workers of a3c.py are there: each leaves a file in the folder."""
     if multiprocessing.current_process().daemon:
