@@ -5,6 +5,7 @@ import random
 import tomllib
 import types
 from pathlib import Path
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -113,11 +114,10 @@ HANDED = dict(  # what was learned; the value of a state whose greedy action is 
 
 
 @pytest.mark.parametrize("script", HANDED)
-def test_main_hands_over_the_greedy_action_and_the_value(script, monkeypatch):
-    calls = []
-    monkeypatch.setattr(runs, "main", lambda *args, **options: calls.append((args, options)) or 7)
-    assert SCRIPTS[script].main(["--x"]) == 7
-    ((args, options),), (learned, value) = calls, HANDED[script]
+def test_main_hands_over_the_greedy_action_and_the_value(script):
+    with mock.patch.object(runs, "main", return_value=7) as main:
+        assert SCRIPTS[script].main(["--x"]) == 7
+    (args, options), (learned, value) = main.call_args, HANDED[script]
     state = 1 if script == "qlearning_table" else torch.zeros(3)
     env = dict(qlearning_table="Treasure-v0", ddpg="Pendulum-v1").get(script, "CartPole-v1")
     assert args == (SCRIPTS[script].train, ["--x"]) and options["env"] == env

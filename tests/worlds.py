@@ -37,12 +37,12 @@ class Probe(gym.Env):
     def __init__(self, ends=("terminal",), length=3, actions=BOX, states=VECTOR, scale=1.0):
         self.action_space, self.observation_space = actions, states
         self.ends, self.length, self.scale = itertools.cycle(ends), length, scale
-        self.log, self.seeds, self.over = [], [], True
+        self.log, self.seeds = [], []
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.seeds.append(seed)
-        self.t, self.over, self.end = 0, False, next(self.ends)
+        self.t, self.end = 0, next(self.ends)
         self.state = self.draw()
         return self.state, {}
 
@@ -55,12 +55,12 @@ class Probe(gym.Env):
         return self.scale * float(np.sum(action) + self.np_random.normal())
 
     def step(self, action):
-        assert not self.over, "a step after the end of an episode"
+        assert self.t < self.length, "a step after the end of an episode"
         self.t += 1
         reward, state = self.reward(action), self.state
         self.state = self.draw()
-        self.over = self.t == self.length
-        flags = self.over and self.end != "limit", self.over and self.end != "terminal"
+        over = self.t == self.length
+        flags = over and self.end != "limit", over and self.end != "terminal"
         self.log.append((state, np.copy(action), reward, self.state, *flags))
         return self.state, reward, *flags, {}
 
