@@ -239,6 +239,6 @@ def test_learning_all_three_steps():
     r = rlhf.reward_model(LANGUAGE, sft, comparisons=500, epochs=4, batch=32)
     policy, _ = rlhf.ppo(LANGUAGE, sft, r, steps=5_000, n_outputs=128)
     found = around.evaluate(rlhf, LANGUAGE, policy, sft, r, seed=1)
-    assert found["accuracy"] > 0.65  # chance: 0.5, with a standard error of 0.01
+    assert found["accuracy"] > 0.65  # chance: 0.5, with a standard error of 0.02
     assert found["score"] > found["sft_score"]
-    assert found["true_reward"] > found["sft_true_reward"] + 1  # with a standard error of 0.12
+    assert found["true_reward"] > found["sft_true_reward"] + 1  # with a standard error of 0.13
