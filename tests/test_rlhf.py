@@ -1,7 +1,10 @@
 """rlhf.py: its three losses once more, word by word; the end of a text; the labeller; learning."""
 
+# ruff: noqa: B023  (each loss is used within its turn of the loop)
+
 import operator
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,12 +13,11 @@ from torch.nn.utils import parameters_to_vector as vector
 
 import rlhf
 from common import language as around
-from tests.test_formulas import check, discounted, load, recorders, spied  # noqa: F401 (a fixture)
+from tests.test_formulas import check, discounted, load, recorded, spied  # noqa: F401 (a fixture)
 from tests.worlds import as_bytes
 
 LANGUAGE = around.Language()
 WORDS, LENGTH = LANGUAGE.words, LANGUAGE.length
-TINY = dict(demonstrations=32, comparisons=32, steps=200)
 
 
 def net(outputs: int = len(WORDS), seed: int = 0) -> rlhf.Transformer:
@@ -36,7 +38,7 @@ DOG = torch.tensor([WORDS.index("dog")])
 
 def length(y: torch.Tensor) -> int:
     """The words of one text, with its end."""
-    return [*y.tolist(), rlhf.END].index(rlhf.END) + 1 if rlhf.END in y[:-1] else LENGTH
+    return min([*y.tolist(), rlhf.END].index(rlhf.END) + 1, LENGTH)
 
 
 def read(network, x, y, t: int) -> torch.Tensor:
@@ -44,94 +46,91 @@ def read(network, x, y, t: int) -> torch.Tensor:
     return network(torch.cat([x.view(1), y[:t]])[None])[0, -1]
 
 
-def log_pi(policy, x, y, t: int) -> torch.Tensor:
-    """log pi of word t, which counts from 0."""
-    return read(policy, x, y, t).log_softmax(-1)[y[t]]
+def log_pi(policy, x, y) -> torch.Tensor:
+    """Of each word of one text, (words,)."""
+    return torch.stack([read(policy, x, y, t).log_softmax(-1)[y[t]] for t in range(length(y))])
+
+
+def values(V, x, y) -> torch.Tensor:
+    """V before each word of one text, (words,)."""
+    return torch.cat([read(V, x, y, t) for t in range(length(y))])
 
 
 def r_of(r_phi, x, y) -> torch.Tensor:
-    return sum(read(r_phi, x, y, t + 1)[0] for t in range(length(y)))
+    """The score of one text, (1,)."""
+    return sum(read(r_phi, x, y, t + 1) for t in range(length(y)))
 
 
-def test_fine_tune(recorders, monkeypatch):  # noqa: F811
+def test_fine_tune(recorded, monkeypatch):  # noqa: F811
     """[c]: the mean over all words of all texts, their ends with them."""
     prompts = spied(monkeypatch, around.Language, "sample_prompts")
     written = spied(monkeypatch, around.Language, "demonstrate")
-    rlhf.fine_tune(LANGUAGE, demonstrations=3, epochs=2, batch=3, alpha=0.1)
+    rlhf.fine_tune(LANGUAGE, demonstrations=3, epochs=2, batch=3, alpha=0.01)
     ((_, x),), ((_, y),) = prompts, written
-    n = [length(text) for text in y]
-
-    def loss(policy):
-        return -sum(log_pi(policy, x[i], y[i], t) for i in range(3) for t in range(n[i])) / sum(n)
-
-    assert len(recorders[0].steps) == 2 and recorders[0].steps[0][2] == [0.1]
-    for step in recorders[0].steps:
+    loss = lambda policy: -torch.cat([log_pi(policy, x[i], y[i]) for i in range(3)]).mean()
+    (steps,) = recorded.values()
+    assert len(steps) == 2 and steps[0][2:] == ("Adam", [0.01])
+    for step in steps:
         check(step, loss, net())
 
 
-def test_reward_model(recorders, monkeypatch):  # noqa: F811
+def test_reward_model(recorded, monkeypatch):  # noqa: F811
     """[e] to [g]: -log sigma(d) = log(1 + exp(-d)), d the winner's score less the loser's."""
     prompts = spied(monkeypatch, around.Language, "sample_prompts")
     ranked = spied(monkeypatch, around.Language, "rank")
     sft = net()
-    rlhf.reward_model(LANGUAGE, sft, comparisons=3, epochs=2, batch=3, alpha=0.1)
+    rlhf.reward_model(LANGUAGE, sft, comparisons=3, epochs=2, batch=3, alpha=0.01)
     ((_, x),), ((_, (y_w, y_l)),) = prompts, ranked
 
     def loss(r):
         margins = [r_of(r, x[i], y_w[i]) - r_of(r, x[i], y_l[i]) for i in range(3)]
-        return sum((-d).exp().log1p() for d in margins) / 3
+        return torch.cat(margins).neg().exp().log1p().mean()
 
-    body = vector([*sft.parameters()][:-2])  # it begins as pi_SFT, but for its last layer
-    assert torch.equal(recorders[0].steps[0][0][: len(body)], body)
-    for step in recorders[0].steps:
+    (steps,) = recorded.values()
+    assert as_bytes([sft]) == as_bytes([net()])  # it stays as it is
+    body = vector([*sft.parameters()][:-2])  # r_phi begins as pi_SFT, but for its last layer
+    assert torch.equal(steps[0][0][: len(body)], body)
+    for step in steps:
         check(step, loss, net(1))
 
 
-def test_ppo(recorders, monkeypatch):  # noqa: F811
+def test_ppo(recorded, monkeypatch):  # noqa: F811
     """[j] to [p]. In the second iteration the policy has left pi_SFT, so the penalty is not 0."""
-    beta, lam, eps, n, cases = 0.7, 0.9, 0.02, 4, set()
-    prompts, made = spied(monkeypatch, around.Language, "sample_prompts"), []
-    generate = rlhf.generate
-    monkeypatch.setattr(rlhf, "generate", lambda *a: made.append(generate(*a)) or made[-1])
-    sft, r = net(), net(1, seed=1)
-    options = dict(beta=beta, gae_lambda=lam, clip=eps, n_outputs=n, batch=n, epochs=3, alpha=0.1)
+    beta, lam, eps, cases = 0.7, 0.9, 0.02, set()
+    prompts = spied(monkeypatch, around.Language, "sample_prompts")
+    outputs = spied(monkeypatch, rlhf, "generate")
+    sft, r, old, V, policy = net(), net(1, seed=1), net(), net(1), net()
+    options = dict(beta=beta, gae_lambda=lam, clip=eps, n_outputs=4, batch=4, epochs=3, alpha=0.01)
     _, curve = rlhf.ppo(LANGUAGE, sft, r, steps=41, **options)
-    (recorder,), old, V, policy = recorders, net(), net(1), net()
-    words = np.cumsum([sum(map(length, y)) for y in made])
+    assert as_bytes([sft, r]) == as_bytes([net(), net(1, seed=1)])  # they stay as they are
+    (steps,), words = recorded.values(), np.cumsum([sum(map(length, y)) for _, y in outputs])
     assert [row[0] for row in curve] == list(words) and words[-2] < 41 <= words[-1]
     for k in range(2):
-        x, y = prompts[k][1], made[k]
-        load(recorder.steps[3 * k][0], old, V)
-        places, A, target, log_old, kl = [], [], [], [], 0.0
+        (_, x), (_, y) = prompts[k], outputs[k]
+        pairs = [*zip(x, y, strict=True)]
+        each = lambda function, network: torch.cat([function(network, *pair) for pair in pairs])
+        load(steps[3 * k][0], old, V)
         with torch.no_grad():
-            scores = [r_of(r, x[i], y[i]) for i in range(n)]
-            for i in range(n):
-                T = length(y[i])
-                before = [log_pi(old, x[i], y[i], t) for t in range(T)]
-                ratios = [before[t] - log_pi(sft, x[i], y[i], t) for t in range(T)]
-                v = [read(V, x[i], y[i], t)[0] for t in range(T)] + [0.0]
-                delta = [-beta * ratios[t] + v[t + 1] - v[t] for t in range(T)]
-                delta[-1] = delta[-1] + scores[i]
-                gains = discounted(delta, lam)
-                A, log_old = A + gains, log_old + before
-                target += [gains[t] + v[t] for t in range(T)]
-                places += [(x[i], y[i], t) for t in range(T)]
-                kl += sum(ratios).item() / n
-        true = LANGUAGE.true_reward(x, y).mean().item()
-        assert curve[k][1:] == pytest.approx((kl, sum(scores).item() / n, true), abs=1e-3)
+            scores, v, log_old, A = each(r_of, r), each(values, V), each(log_pi, old), []
+            penalty = log_old - each(log_pi, sft)
+            parts = [of.split([*map(length, y)]) for of in (v, penalty)]
+            for score, now, owed in zip(scores, *parts, strict=True):
+                delta = torch.cat([now[1:], score[None]]) - now - beta * owed
+                A += discounted(delta, lam)
+            A = torch.stack(A)
+        true, kl = LANGUAGE.true_reward(x, y).mean(), penalty.sum() / 4
+        measured = torch.stack([kl, scores.mean(), true])
+        torch.testing.assert_close(torch.tensor(curve[k][1:]), measured, rtol=0, atol=1e-3)
         assert (k == 0) == (abs(kl) < 1e-6)
 
         def loss(policy, V):
-            total = 0
-            for place, advantage, goal, log_pi_old in zip(places, A, target, log_old, strict=True):  # noqa: B023
-                ratio = (log_pi(policy, *place) - log_pi_old).exp()
-                clipped = ratio.clamp(1 - eps, 1 + eps)
-                cases.add((advantage.sign().item(), (ratio - clipped).sign().item()))
-                total -= torch.minimum(ratio * advantage, clipped * advantage)
-                total += (goal - read(V, *place)[0]) ** 2
-            return total / len(places)  # noqa: B023
+            ratio = (each(log_pi, policy) - log_old).exp()
+            clipped = ratio.clamp(1 - eps, 1 + eps)
+            cases.update(zip(A.sign().tolist(), (ratio - clipped).sign().tolist(), strict=True))
+            V_loss = (A + v - each(values, V)).square()
+            return (V_loss - torch.minimum(ratio * A, clipped * A)).mean()
 
-        for step in recorder.steps[3 * k : 3 * k + 3]:
+        for step in steps[3 * k : 3 * k + 3]:
             check(step, loss, policy, V)
     assert len(cases) == 6  # two signs; below, within and above the clip
 
@@ -139,19 +138,19 @@ def test_ppo(recorders, monkeypatch):  # noqa: F811
 # --------------------------------------------------------------------- the end of a text, drawing
 
 
+@torch.no_grad()
 def test_outputs_are_drawn_from_the_policy():
     """Each word as often as the policy says, up to the end; 1,500 texts on one topic."""
     policy, x = net(), DOG.expand(1_500)
-    with torch.no_grad():
-        policy.head.bias[rlhf.END] += 2.0  # most texts end early
+    policy.head.bias[rlhf.END] += 2.0  # most texts end early
     y = rlhf.generate(policy, x, LENGTH)
     assert y.shape == (1_500, LENGTH) and not y[~rlhf.until_end(y)].any()
-    with torch.no_grad():
-        for prefix in ([], [WORDS.index("the")]):
-            rows = y[(y[:, : len(prefix)] == torch.tensor(prefix)).all(1)] if prefix else y
-            pi = read(policy, x[0], torch.tensor([*prefix, 0]), len(prefix)).softmax(-1)
-            share = rows[:, len(prefix)].bincount(minlength=len(WORDS)) / len(rows)
-            torch.testing.assert_close(share, pi, rtol=0, atol=5 * (0.25 / len(rows)) ** 0.5)
+    for prefix in (y[0, :0], torch.tensor([WORDS.index("the")])):
+        n = len(prefix)
+        rows = y[(y[:, :n] == prefix).all(1)]
+        share = rows[:, n].bincount(minlength=len(WORDS)) / len(rows)
+        pi = read(policy, x[0], prefix, n).softmax(-1)
+        torch.testing.assert_close(share, pi, rtol=0, atol=5 * (0.25 / len(rows)) ** 0.5)
 
 
 def test_minibatches_take_each_index_once_an_epoch():
@@ -207,28 +206,26 @@ def test_the_labeller_prefers_by_bradley_and_terry():
 # ---------------------------------------------------------------------------------------- a run
 
 
-def test_one_run(monkeypatch):
-    """Its arguments reach each step, which leaves what was learned before as it is."""
-    made = spied(monkeypatch, around.Language, "sample_prompts")
-    *first, _ = rlhf.train(LANGUAGE, seed=3, beta=0.1, **TINY | dict(comparisons=16))
-    assert [len(x) for _, x in made[:3]] == [32, 16, 256]
-    other = rlhf.train(LANGUAGE, seed=4, **TINY)[:-1]
-    assert not any(map(operator.eq, as_bytes(first), as_bytes(other)[:3]))
-    _, sft, r = first
-    alone = rlhf.fine_tune(LANGUAGE, seed=3, demonstrations=32)
-    assert as_bytes([alone]) == as_bytes([sft])
-    before, options = as_bytes([sft, r]), dict(seed=3, n_outputs=16, batch=16, alpha=0.01)
-    with_penalty, curve = rlhf.ppo(LANGUAGE, sft, r, steps=200, beta=9.0, **options)
-    assert as_bytes([sft, r]) == before and len(curve) > 1
-    without, _ = rlhf.ppo(LANGUAGE, sft, r, steps=200, beta=0.0, **options)
-    assert as_bytes([with_penalty]) != as_bytes([without])
+def test_train_hands_its_arguments_on():
+    """To each step, with what was learned before."""
+    options, names = dict(seed=3, on_batch=print), ("fine_tune", "reward_model", "ppo")
+    with mock.patch.multiple(rlhf, **dict.fromkeys(names, mock.DEFAULT)) as steps:
+        steps["ppo"].return_value = "policy", "curve"
+        numbers = dict(demonstrations=4, comparisons=5, steps=6, beta=0.1)
+        policy, sft, r, curve = rlhf.train("words", **options, **numbers)
+    steps["fine_tune"].assert_called_once_with("words", demonstrations=4, **options)
+    steps["reward_model"].assert_called_once_with("words", sft, comparisons=5, **options)
+    steps["ppo"].assert_called_once_with("words", sft, r, steps=6, beta=0.1, **options)
+    assert (policy, curve) == ("policy", "curve")
 
 
 def test_on_batch_ends_each_step():
-    calls = []
+    """What is learned in one minibatch depends on the seed."""
+    calls, options = [], dict(demonstrations=32, comparisons=32, steps=10_000)
     stop = lambda step: calls.append(step) or True
-    *_, curve = rlhf.train(LANGUAGE, **TINY | dict(steps=10_000), on_batch=stop)
-    assert [step[0] for step in calls] == ["1", "2", "3"] and len(curve) == 1
+    first, other = (rlhf.train(LANGUAGE, seed=k, on_batch=stop, **options) for k in (3, 4))
+    assert [step[0] for step in calls] == [*"123123"] and len(first[-1]) == 1
+    assert not any(map(operator.eq, as_bytes(first[:3])[:3], as_bytes(other[:3])[:3]))
 
 
 def test_divergence_is_told():
@@ -241,20 +238,7 @@ def test_learning_all_three_steps():
     sft = rlhf.fine_tune(LANGUAGE, demonstrations=1_500, batch=32)
     r = rlhf.reward_model(LANGUAGE, sft, comparisons=500, epochs=4, batch=32)
     policy, _ = rlhf.ppo(LANGUAGE, sft, r, steps=5_000, n_outputs=128)
-    torch.manual_seed(1)
-    x = LANGUAGE.sample_prompts(500)
-    texts = [rlhf.generate(one, x, LENGTH) for one in (sft, sft, policy)]
-    score, score_2, learned = (rlhf.score(r, x, y).detach() for y in texts)
-    true, true_2, true_learned = (LANGUAGE.true_reward(x, y) for y in texts)
-    rightly = ((score > score_2) == (true > true_2))[true != true_2].float().mean()
-    assert rightly > 0.65  # chance: 0.5, with a standard error of 0.03
-    gain = true_learned.mean() - true.mean()  # with a standard error of 0.25
-    assert learned.mean() > score.mean() and gain > 1
-
-
-def test_beta_reaches_ppo():
-    """In the second iteration: in the first one pi_theta_old is pi_SFT, and no penalty is due."""
-    small = dict(demonstrations=32, comparisons=32, steps=3_000)
-    policies = [rlhf.train(LANGUAGE, beta=beta, **small)[0] for beta in (0.0, 5.0)]
-    weights = [vector(policy.parameters()) for policy in policies]
-    assert not torch.equal(*weights)
+    found = around.evaluate(rlhf, LANGUAGE, policy, sft, r, seed=1)
+    assert found["accuracy"] > 0.65  # chance: 0.5, with a standard error of 0.02
+    assert found["score"] > found["sft_score"]
+    assert found["true_reward"] > found["sft_true_reward"] + 1  # with a standard error of 0.13

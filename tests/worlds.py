@@ -37,12 +37,12 @@ class Probe(gym.Env):
     def __init__(self, ends=("terminal",), length=3, actions=BOX, states=VECTOR, scale=1.0):
         self.action_space, self.observation_space = actions, states
         self.ends, self.length, self.scale = itertools.cycle(ends), length, scale
-        self.log, self.seeds, self.over = [], [], True
+        self.log, self.seeds = [], []
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.seeds.append(seed)
-        self.t, self.over, self.end = 0, False, next(self.ends)
+        self.t, self.end = 0, next(self.ends)
         self.state = self.draw()
         return self.state, {}
 
@@ -51,13 +51,16 @@ class Probe(gym.Env):
             return int(self.np_random.integers(self.observation_space.n))
         return self.np_random.normal(size=3).astype(np.float32)
 
+    def reward(self, action) -> float:
+        return self.scale * float(np.sum(action) + self.np_random.normal())
+
     def step(self, action):
-        assert not self.over, "a step after the end of an episode"
+        assert self.t < self.length, "a step after the end of an episode"
         self.t += 1
-        state, self.state = self.state, self.draw()
-        reward = self.scale * float(np.sum(action) + self.np_random.normal())
-        self.over = self.t == self.length
-        flags = self.over and self.end != "limit", self.over and self.end != "terminal"
+        reward, state = self.reward(action), self.state
+        self.state = self.draw()
+        over = self.t == self.length
+        flags = over and self.end != "limit", over and self.end != "terminal"
         self.log.append((state, np.copy(action), reward, self.state, *flags))
         return self.state, reward, *flags, {}
 
@@ -65,51 +68,49 @@ class Probe(gym.Env):
 Mixed = functools.partial(Probe, ("terminal", "limit", "both"))
 
 
-class Aim(gym.Env):
+class Aim(Probe):
     """At each of ten steps: see two numbers, hit them with the action; -1 for each unit squared."""
 
-    observation_space, action_space = Box(-1, 1, (2,)), Box(np.float32([-2, 0]), np.float32([4, 3]))
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return self.draw(), {}
+    def __init__(self):
+        actions = Box(np.float32([-2, 0]), np.float32([4, 3]))
+        super().__init__(length=10, actions=actions, states=Box(-1, 1, (2,)))
 
     def draw(self):
-        self.goal = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.goal
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32)
 
-    def step(self, action):
-        assert self.action_space.contains(action)
-        reward, self.t = -float(np.square(action - self.goal - (1, 2)).sum()), self.t + 1
-        return self.draw(), reward, self.t == 10, False, {}
+    def reward(self, action):
+        return -float(np.square(action - self.state - (1, 2)).sum())
 
 
-class Look(Aim):
+class Look(Probe):
     """At each of ten steps: is the white pixel in the lower half? 1 or 0 for the answer."""
 
-    observation_space, action_space = Box(0, 255, (1, 8, 8), np.uint8), Discrete(2)
+    def __init__(self):
+        super().__init__(length=10, actions=Discrete(2), states=Box(0, 255, (1, 8, 8), np.uint8))
 
     def draw(self):
         image = np.zeros((1, 8, 8), np.uint8)
         image[0, self.np_random.integers(8), self.np_random.integers(8)] = 255
-        self.lower = bool(image[0, 4:].any())
         return image
 
-    def step(self, action):
-        reward, self.t = float(action == self.lower), self.t + 1
-        return self.draw(), reward, self.t == 10, False, {}
+    def reward(self, action):
+        return float(action == self.state[0, 4:].any())
 
 
 class Constant(Probe):
     """Reward 1 a step, and one state."""
 
     def draw(self):
-        return 0 if isinstance(self.observation_space, Discrete) else np.ones(3, np.float32)
+        return 0 * super().draw()
 
-    def step(self, action):
-        state, _, *flags = super().step(action)
-        return state, 1.0, *flags
+    def reward(self, action):
+        return 1.0
+
+
+def episodes(log) -> list[list]:
+    """A log, cut behind the end of each episode; the last part may not have ended."""
+    cuts = [0, *(t for t, step in enumerate(log, 1) if any(step[4:])), len(log)]
+    return [log[start:end] for start, end in itertools.pairwise(cuts) if start < end]
 
 
 def two_workers_wait(folder: Path) -> gym.Env:
@@ -157,15 +158,10 @@ def train(script: str, make, **options) -> tuple[list, list[float], list]:
     Returns:
         What was learned, the returns, and the environments that were used.
     """
-    made, options = [], SMALL[script] | options
-
-    def make_env():
-        made.append(make())
-        return made[-1]
-
-    result = SCRIPTS[script].train(given(script, make_env), **options)
-    used = [env for env in made if getattr(env.unwrapped, "seeds", True)]
-    return list(result[:-1]), result[-1], used
+    made = []
+    make_env = lambda: made.append(make()) or made[-1]
+    *learned, returns = SCRIPTS[script].train(given(script, make_env), **SMALL[script] | options)
+    return learned, returns, [env for env in made if env.unwrapped.seeds]
 
 
 def as_bytes(learned, returns=()) -> list[bytes]:
