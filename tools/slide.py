@@ -6,10 +6,9 @@ whose docstring has a part `Pseudocode`, and whose functions have tags.
 
 import ast
 import re
-from collections import defaultdict
+from collections import defaultdict, namedtuple
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo", "rlhf")
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,44 +30,23 @@ class SlideError(ValueError):
     """The script does not hold what it should; the message is one line and says where."""
 
 
-class Line(NamedTuple):
-    """A line of pseudocode in the docstring.
+# A line of pseudocode in the docstring:
+#   tag: its number or letter.
+#   text: what stands behind the tag.
+#   level: of nesting, from 0.
+#   heading: what stands right above it, if that is no line; otherwise "".
+Line = namedtuple("Line", "tag text level heading")
 
-    Attributes:
-        tag: its number or letter.
-        text: what stands behind the tag.
-        level: of nesting.
-        heading: what stands right above it, if that is no line.
-    """
-
-    tag: str
-    text: str
-    level: int
-    heading: str
-
-
-class Tag(NamedTuple):
-    """A line of pseudocode as a tag in the code.
-
-    Attributes:
-        tag: its number or letter.
-        text: what stands behind it, without `(vectorised over ...)`.
-        level: the column of the comment.
-        row: of the comment in the file, counted from 1.
-        notes: how many lines of explanation stand between tag and statement.
-        body: the rows of its code, from the first statement to the last line.
-        function: the name of the function that it stands in; "" for none.
-        vectorised: whether it is done for a whole batch at once.
-    """
-
-    tag: str
-    text: str
-    level: int
-    row: int
-    notes: int
-    body: range
-    function: str
-    vectorised: bool
+# A line of pseudocode as a tag in the code:
+#   tag: its number or letter.
+#   text: what stands behind it, without `(vectorised over ...)`.
+#   level: the column of the comment.
+#   row: of the comment in the file, counted from 1.
+#   notes: how many lines of explanation stand between tag and statement.
+#   body: the rows of its code, a range from the first statement to the last line.
+#   function: the name of the function that it stands in; "" for none.
+#   vectorised: whether it is done for a whole batch at once.
+Tag = namedtuple("Tag", "tag text level row notes body function vectorised")
 
 
 class Script:
@@ -153,9 +131,8 @@ def _tags(source: str, tree: ast.Module) -> list[Tag]:
         code = [i for i in range(start, stop) if rows[i - 1].lstrip()[:1] not in ("", "#")]
         stop = next((i for i in code if not rows[i - 1].startswith(column)), stop)
         body = range(start, max((i + 1 for i in code if i < stop), default=start))
-        function = "".join(f.name for f in functions if f.lineno < row <= f.end_lineno)
-        explained = notes.count("\n")
-        tags.append(Tag(tag, text, len(column), row, explained, body, function, vectorised > 0))
+        name = "".join(f.name for f in functions if f.lineno < row <= f.end_lineno)
+        tags.append(Tag(tag, text, len(column), row, notes.count("\n"), body, name, vectorised > 0))
     return tags
 
 
