@@ -71,8 +71,7 @@ def speed(command: list[str], path: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a program failed."""
-    style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser = argparse.ArgumentParser("python -m benchmark.speed", description=__doc__, **style)
+    parser = argparse.ArgumentParser("python -m benchmark.speed", usage=__doc__)
     parser.add_argument("--cleanrl", type=os.path.abspath, help="clone of vwxyzjn/cleanrl")
     parser.add_argument("--minimalrl", type=os.path.abspath, help="clone of seungeunrho/minimalRL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the programs, or some of them")
