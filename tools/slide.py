@@ -86,6 +86,9 @@ class Script:
         self.tags = _tags(source, tree)
 
 
+parse = Script  # as read(), of a source
+
+
 def read(path: Path | str) -> Script:
     """A script, parsed.
 
@@ -96,11 +99,6 @@ def read(path: Path | str) -> Script:
         return parse(Path(path).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         raise SlideError(f"{path} cannot be read, or is not Python: {error}") from None
-
-
-def parse(source: str) -> Script:
-    """As read(), of a source."""
-    return Script(source)
 
 
 def _joined(text: str) -> str:
@@ -168,8 +166,7 @@ def check(script: Script) -> None:
             raise SlideError(f"{where} says {tag.text!r}, the slide {text!r}")
         if not tag.function or tag.notes > 2 or not tag.body:
             raise SlideError(f"{where}: no function around it, no code below, or a long comment")
-        statement = rows[tag.body.start - 1]
-        if len(statement) - len(statement.lstrip()) != tag.level:
+        if re.match(" *", rows[tag.body.start - 1]).end() != tag.level:
             raise SlideError(f"{where} does not stand right above its statement")
         if code[tag.tag] != parent and not loose & {tag.tag, parent}:
             raise SlideError(f"{where} is nested in [{code[tag.tag]}], on the slide in [{parent}]")
