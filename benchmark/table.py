@@ -7,7 +7,6 @@ and the 95 % bootstrap interval of the interquartile mean, as Agarwal et al. (20
 few runs.
 """
 
-import functools
 import io
 from types import SimpleNamespace
 
@@ -66,7 +65,6 @@ def measured(section: str, script: str, env: str, flags: str) -> SimpleNamespace
     return None
 
 
-@functools.cache
 def rows(section: str) -> list[SimpleNamespace]:
     """The plan's rows, each with what is measured of it."""
     found = []
@@ -159,8 +157,9 @@ def page() -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, **how)
     environment.filters |= dict(n=number, solved=solved)
     template = environment.from_string((run.ROOT / "benchmark/results.md.jinja").read_text())
-    at = lambda script, env: next(r for r in rows("zoo") if (r.script, r.env) == (script, env))
-    return template.render(learn=rows("learn"), zoo=rows("zoo"), at=at, measured=measured, csv=CSV)
+    learn, zoo = rows("learn"), rows("zoo")
+    at = lambda script, env: next(r for r in zoo if (r.script, r.env) == (script, env))
+    return template.render(learn=learn, zoo=zoo, at=at, measured=measured, csv=CSV)
 
 
 def main() -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import plotting, runs
-from common.envs import BadInput
+from common import envs, plotting, runs
 
 
 def draw(folders: list[Path], out: Path) -> int:
@@ -31,7 +30,7 @@ def draw(folders: list[Path], out: Path) -> int:
             # a3c's steps are only nearly sorted
             found.append((np.maximum.accumulate(steps), plotting.running_mean(returns, 20)))
         if not found:
-            raise BadInput(f"{folder}: no returns.csv there; try runs/dqn/CartPole-v1")
+            raise envs.BadInput(f"{folder}: no returns.csv there; try runs/dqn/CartPole-v1")
         x = np.linspace(max(s[0] for s, _ in found), max(s[-1] for s, _ in found), 400)
         values = [mean[np.searchsorted(steps, x, side="right") - 1] for steps, mean in found]
         (line,) = axes.plot(x, np.mean(values, 0), linewidth=2, label=f"{folder} ({len(found)})")

@@ -20,9 +20,7 @@ ITEM = re.compile(r"^ {4}\S.*(?:\n {5,}\S.*)*", re.M)
 LINE = re.compile(r"\[(\d+|[a-z])\] +")  # how an item begins that is a line of pseudocode
 DEPARTURE = re.compile(r"(?:([^(.;:]*) \(off: (--[^)]+)\))?")  # how one begins that has a flag
 # A tag in the code: its column, its number or letter, its text, the explanation below it.
-TAG = re.compile(
-    r"^( *)# \[(\d+|[a-z])\] +(\S.*(?:\n\1#   .*)*)((?:\n\1#(?! \[(?:\d+|[a-z])\] ).*)*)", re.M
-)
+TAG = re.compile(r"^( *)# \[(\d+|[a-z])\] +(\S.*(?:\n\1#   .*)*)((?:\n\1#(?! \[..?\] ).*)*)", re.M)
 VECTORISED = re.compile(r" \(vectorised over [^)]+\)$")
 
 
