@@ -70,9 +70,8 @@ def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
     done = subprocess.run([sys.executable, *command(*run[1:])], check=False, **how)
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: training diverged
         return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-    found = {name: re.findall(said, done.stdout, re.M) for name, said in SAID[run[0]].items()}
-    line = dict(zip(KEY, run[1:], strict=True))
-    line |= {name: texts[0] if texts else "" for name, texts in found.items()}
+    found = {k: [*re.findall(said, done.stdout, re.M), ""][0] for k, said in SAID[run[0]].items()}
+    line = dict(zip(KEY, run[1:], strict=True)) | found
     if "return" in line and done.returncode == 1:
         line["return"] = "-inf"
     return run, line | where(), ""

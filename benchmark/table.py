@@ -36,7 +36,7 @@ def number(x: float | None) -> str:
 
 
 def middle(values: list[float]) -> tuple[float, float, float]:
-    """The mean without the lowest and the highest quarter, and its 95 % interval."""
+    """The mean without the lowest and the highest quarter, and its 95 % bootstrap interval."""
     if not np.isfinite(values).all():
         return np.nan, np.nan, np.nan
     drawn = np.random.default_rng(0).choice(values, (2_000, len(values)))

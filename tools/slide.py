@@ -95,8 +95,10 @@ def read(path: Path | str) -> Script:
     """
     try:
         return parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SlideError(f"{path} cannot be read, or is not Python: {error}") from None
+    except SyntaxError as error:
+        raise SlideError(f"{path} is not Python: line {error.lineno}: {error.msg}") from None
+    except (OSError, ValueError) as error:
+        raise SlideError(f"{path} cannot be read: {error}") from None
 
 
 def _joined(text: str) -> str:

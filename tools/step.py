@@ -56,10 +56,10 @@ def load(path: Path):
         BadInput: it has no tags, or cannot be imported.
     """
     try:
-        assert slide.read(path).tags, "it has no tags such as `# [1] ...`"
+        assert slide.read(path).tags, f"{path} has no tags such as `# [1] ...`"
         return pydoc.importfile(str(path))
     except Exception as error:
-        raise envs.BadInput(f"{path}: {type(error).__name__}: {envs.first_line(error)}") from None
+        raise envs.BadInput(envs.first_line(error)) from None
 
 
 # ------------------------------------------------------------------------------------- the values
