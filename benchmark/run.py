@@ -70,9 +70,8 @@ def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
     done = subprocess.run([sys.executable, *command(*run[1:])], check=False, **how)
     if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: training diverged
         return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-    found = {name: re.findall(said, done.stdout, re.M) for name, said in SAID[run[0]].items()}
-    line = dict(zip(KEY, run[1:], strict=True))
-    line |= {name: texts[0] if texts else "" for name, texts in found.items()}
+    found = {k: [*re.findall(said, done.stdout, re.M), ""][0] for k, said in SAID[run[0]].items()}
+    line = dict(zip(KEY, run[1:], strict=True)) | found
     if "return" in line and done.returncode == 1:
         line["return"] = "-inf"
     return run, line | where(), ""
@@ -90,17 +89,14 @@ def where() -> dict[str, str]:
 
 def write(path: Path, line: dict[str, str]) -> None:
     """Append a line (column -> value) to a CSV, below a header if it is the first one."""
+    rows = [line.values()] if path.exists() else [line.keys(), line.values()]
     with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, list(line), lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow(line)
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a run failed."""
-    style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser = argparse.ArgumentParser("python -m benchmark.run", description=__doc__, **style)
+    parser = argparse.ArgumentParser("python -m benchmark.run", usage=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
     parser.add_argument("--only", nargs="+", choices=SAID, help="sections of the plan")
     for name in ("script", "env", "seeds"):
@@ -108,8 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=-1, help="runs at a time [as many as cores]")
     args = parser.parse_args(argv)
     chosen = (args.only, args.script, args.env, None, args.seeds)
-    wants = lambda run: all(not c or part in c for part, c in zip(run, chosen, strict=True))
-    runs = list(filter(wants, planned()))
+    runs = [r for r in planned() if all(not c or x in c for x, c in zip(r, chosen, strict=True))]
     done = {(s, *map(line.get, KEY)) for s in SAID for line in read(RESULTS / f"{s}.csv")}
     older = {("learn", *map(line.get, KEY[:3])) for line in read(RESULTS / "summaries.csv")}
     missing = [run for run in runs if run not in done and run[:4] not in older]

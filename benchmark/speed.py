@@ -12,7 +12,6 @@ CleanRL needs tensorboard.
 
 import argparse
 import os
-import re
 import runpy
 import subprocess
 import sys
@@ -52,18 +51,16 @@ def counting(report, start: int = START, seconds: float = SECONDS):
 def measure(program: str, *flags: str) -> None:
     """Run a program in this process, and print its speed."""
     sys.modules["gym"], sys.argv = gym, [program, *flags]  # minimalRL imports it as gym
-    say = lambda speed: print(f"\nspeed: {speed}", file=sys.__stdout__, flush=True)
-    with counting(say):
+    with counting(lambda speed: print(f"\nspeed: {speed}", file=sys.__stdout__, flush=True)):
         runpy.run_path(program, run_name="__main__")
 
 
 def speed(command: list[str], path: str) -> float:
     """Steps a second of one run, which then is ended; NaN if it ended too early."""
-    python = [sys.executable, "-c", CHILD, *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with tempfile.TemporaryDirectory() as folder:  # some programs write where they are started
         how = dict(cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-        with subprocess.Popen(python, **how) as child:
+        with subprocess.Popen([sys.executable, "-c", CHILD, *command], **how) as child:
             line = next((line for line in child.stdout if line.startswith("speed: ")), "")
             child.kill()
     return float(line[7:] or np.nan)
@@ -71,8 +68,7 @@ def speed(command: list[str], path: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a program failed."""
-    style = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser = argparse.ArgumentParser("python -m benchmark.speed", description=__doc__, **style)
+    parser = argparse.ArgumentParser("python -m benchmark.speed", usage=__doc__)
     parser.add_argument("--cleanrl", type=os.path.abspath, help="clone of vwxyzjn/cleanrl")
     parser.add_argument("--minimalrl", type=os.path.abspath, help="clone of seungeunrho/minimalRL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the programs, or some of them")
@@ -80,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     clones = dict(here=str(run.ROOT), cleanrl=args.cleanrl, minimalrl=args.minimalrl)
     path, failed = os.pathsep.join(filter(None, clones.values())), False
     for row in run.PLAN["speed"]:
-        needs = re.findall(r"{(\w+)}", row["run"])
-        if all(map(clones.get, needs)) and row["program"] in (args.only or row.values()):
+        clone = row["run"].partition("}")[0].strip("{")  # the program's, of "{clone}/program.py"
+        if clones[clone] and row["program"] in (args.only or row.values()):
             command = [word.format(**clones) for word in row["run"].split()]
             median = np.median([speed(command, path) for _ in range(ROUNDS)])  # or NaN
             line = dict(program=row["program"], env=row["env"], steps_per_second=f"{median:.0f}")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import plotting, runs
-from common.envs import BadInput
+from common import envs, plotting, runs
 
 
 def draw(folders: list[Path], out: Path) -> int:
@@ -31,12 +30,11 @@ def draw(folders: list[Path], out: Path) -> int:
             # a3c's steps are only nearly sorted
             found.append((np.maximum.accumulate(steps), plotting.running_mean(returns, 20)))
         if not found:
-            raise BadInput(f"{folder}: no returns.csv there; try runs/dqn/CartPole-v1")
+            raise envs.BadInput(f"{folder}: no returns.csv there; try runs/dqn/CartPole-v1")
         x = np.linspace(max(s[0] for s, _ in found), max(s[-1] for s, _ in found), 400)
         values = [mean[np.searchsorted(steps, x, side="right") - 1] for steps, mean in found]
         (line,) = axes.plot(x, np.mean(values, 0), linewidth=2, label=f"{folder} ({len(found)})")
-        least, most = np.min(values, 0), np.max(values, 0)
-        axes.fill_between(x, least, most, color=line.get_color(), alpha=0.2)
+        axes.fill_between(x, *np.quantile(values, (0, 1), 0), color=line.get_color(), alpha=0.2)
     labels = dict(xlabel="environment steps", ylabel="mean of the last 20 returns")
     runs.write(out.parent, {out.name: plotting.finished(fig, axes, **labels)})
     return 0

@@ -69,16 +69,15 @@ def made(name: str) -> nbformat.NotebookNode:
 def main(names: list[str]) -> None:
     """Make the notebooks, and run those whose code, helpers apart, does something else now."""
     helpers = TEXTS["kinds"]["helpers"]
+    does = lambda cells: [ast.dump(ast.parse(c.source)) for c in cells if c.metadata != helpers]
     os.environ["TQDM_DISABLE"] = "1"  # a progress bar is not worth keeping
     for name in names or NAMES:
         book, path = made(name), FOLDER / f"{name}.ipynb"
         before = nbformat.read(path, 4) if path.exists() else nbformat.v4.new_notebook()
-        cells = [[c for c in b.cells if c.cell_type == "code"] for b in (book, before)]
-        own = [[c.source for c in part if c.metadata != helpers] for part in cells]
-        does, did = ([ast.dump(ast.parse(source)) for source in part] for part in own)
-        if does == did:  # comments have changed, or the text: the outputs stay
-            for cell, old in zip(*cells, strict=True):
-                cell.update(outputs=old.outputs, execution_count=old.execution_count)
+        cells, old = ([c for c in b.cells if c.cell_type == "code"] for b in (book, before))
+        if does(cells) == does(old):  # comments have changed, or the text: the outputs stay
+            for cell, was in zip(cells, old, strict=True):
+                cell.update(outputs=was.outputs, execution_count=was.execution_count)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 nbclient.execute(book, cwd=folder, record_timing=False)

@@ -6,10 +6,9 @@ whose docstring has a part `Pseudocode`, and whose functions have tags.
 
 import ast
 import re
-from collections import defaultdict
+from collections import defaultdict, namedtuple
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo", "rlhf")
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,9 +20,7 @@ ITEM = re.compile(r"^ {4}\S.*(?:\n {5,}\S.*)*", re.M)
 LINE = re.compile(r"\[(\d+|[a-z])\] +")  # how an item begins that is a line of pseudocode
 DEPARTURE = re.compile(r"(?:([^(.;:]*) \(off: (--[^)]+)\))?")  # how one begins that has a flag
 # A tag in the code: its column, its number or letter, its text, the explanation below it.
-TAG = re.compile(
-    r"^( *)# \[(\d+|[a-z])\] +(\S.*(?:\n\1#   .*)*)((?:\n\1#(?! \[(?:\d+|[a-z])\] ).*)*)", re.M
-)
+TAG = re.compile(r"^( *)# \[(\d+|[a-z])\] +(\S.*(?:\n\1#   .*)*)((?:\n\1#(?! \[..?\] ).*)*)", re.M)
 VECTORISED = re.compile(r" \(vectorised over [^)]+\)$")
 
 
@@ -31,44 +28,23 @@ class SlideError(ValueError):
     """The script does not hold what it should; the message is one line and says where."""
 
 
-class Line(NamedTuple):
-    """A line of pseudocode in the docstring.
+# A line of pseudocode in the docstring:
+#   tag: its number or letter.
+#   text: what stands behind the tag.
+#   level: of nesting, from 0.
+#   heading: what stands right above it, if that is no line; otherwise "".
+Line = namedtuple("Line", "tag text level heading")
 
-    Attributes:
-        tag: its number or letter.
-        text: what stands behind the tag.
-        level: of nesting.
-        heading: what stands right above it, if that is no line.
-    """
-
-    tag: str
-    text: str
-    level: int
-    heading: str
-
-
-class Tag(NamedTuple):
-    """A line of pseudocode as a tag in the code.
-
-    Attributes:
-        tag: its number or letter.
-        text: what stands behind it, without `(vectorised over ...)`.
-        level: the column of the comment.
-        row: of the comment in the file, counted from 1.
-        notes: how many lines of explanation stand between tag and statement.
-        body: the rows of its code, from the first statement to the last line.
-        function: the name of the function that it stands in; "" for none.
-        vectorised: whether it is done for a whole batch at once.
-    """
-
-    tag: str
-    text: str
-    level: int
-    row: int
-    notes: int
-    body: range
-    function: str
-    vectorised: bool
+# A line of pseudocode as a tag in the code:
+#   tag: its number or letter.
+#   text: what stands behind it, without `(vectorised over ...)`.
+#   level: the column of the comment.
+#   row: of the comment in the file, counted from 1.
+#   notes: how many lines of explanation stand between tag and statement.
+#   body: the rows of its code, a range from the first statement to the last line.
+#   function: the name of the function that it stands in; "" for none.
+#   vectorised: whether it is done for a whole batch at once.
+Tag = namedtuple("Tag", "tag text level row notes body function vectorised")
 
 
 class Script:
@@ -108,6 +84,9 @@ class Script:
         self.tags = _tags(source, tree)
 
 
+parse = Script  # as read(), of a source
+
+
 def read(path: Path | str) -> Script:
     """A script, parsed.
 
@@ -120,11 +99,6 @@ def read(path: Path | str) -> Script:
         raise SlideError(f"{path} is not Python: line {error.lineno}: {error.msg}") from None
     except (OSError, ValueError) as error:
         raise SlideError(f"{path} cannot be read: {error}") from None
-
-
-def parse(source: str) -> Script:
-    """As read(), of a source."""
-    return Script(source)
 
 
 def _joined(text: str) -> str:
@@ -153,9 +127,8 @@ def _tags(source: str, tree: ast.Module) -> list[Tag]:
         code = [i for i in range(start, stop) if rows[i - 1].lstrip()[:1] not in ("", "#")]
         stop = next((i for i in code if not rows[i - 1].startswith(column)), stop)
         body = range(start, max((i + 1 for i in code if i < stop), default=start))
-        function = "".join(f.name for f in functions if f.lineno < row <= f.end_lineno)
-        explained = notes.count("\n")
-        tags.append(Tag(tag, text, len(column), row, explained, body, function, vectorised > 0))
+        name = "".join(f.name for f in functions if f.lineno < row <= f.end_lineno)
+        tags.append(Tag(tag, text, len(column), row, notes.count("\n"), body, name, vectorised > 0))
     return tags
 
 
@@ -193,8 +166,7 @@ def check(script: Script) -> None:
             raise SlideError(f"{where} says {tag.text!r}, the slide {text!r}")
         if not tag.function or tag.notes > 2 or not tag.body:
             raise SlideError(f"{where}: no function around it, no code below, or a long comment")
-        statement = rows[tag.body.start - 1]
-        if len(statement) - len(statement.lstrip()) != tag.level:
+        if re.match(" *", rows[tag.body.start - 1]).end() != tag.level:
             raise SlideError(f"{where} does not stand right above its statement")
         if code[tag.tag] != parent and not loose & {tag.tag, parent}:
             raise SlideError(f"{where} is nested in [{code[tag.tag]}], on the slide in [{parent}]")

@@ -11,7 +11,7 @@ tools.pages` records the runs on the pages, which tools/runs.toml describes, wit
 import ast
 import contextlib
 import copy
-import importlib.util
+import pydoc
 import re
 import sys
 import traceback
@@ -56,13 +56,10 @@ def load(path: Path):
         BadInput: it has no tags, or cannot be imported.
     """
     try:
-        assert slide.read(path).tags, "it has no tags such as `# [1] ...`"
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        assert slide.read(path).tags, f"{path} has no tags such as `# [1] ...`"
+        return pydoc.importfile(str(path))
     except Exception as error:
-        raise envs.BadInput(f"{path}: {type(error).__name__}: {envs.first_line(error)}") from None
-    return module
+        raise envs.BadInput(envs.first_line(error)) from None
 
 
 # ------------------------------------------------------------------------------------- the values
@@ -210,10 +207,9 @@ class Tracer(contextlib.ExitStack):
         """Whether this is a tagged function of the script."""
         return frame.f_code.co_filename == self.path and frame.f_code.co_name in self.functions
 
-    def followed(self) -> FrameType | None:
-        """The innermost tagged function that is being carried out; an evaluation is in none."""
-        frames = traceback.walk_stack(sys._getframe())
-        return next((frame for frame, _ in frames if self.follows(frame)), None)
+    def followed(self) -> bool:
+        """Whether a tagged function is being carried out; an evaluation is in none."""
+        return any(self.follows(frame) for frame, _ in traceback.walk_stack(sys._getframe()))
 
     def count(self) -> None:
         """Another step of the training: look at its lines from here on, or no longer."""
