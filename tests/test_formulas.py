@@ -404,7 +404,7 @@ def test_a3c_adam():
     shared, by_torch = a3c.Shared(theta, 2), theta.clone().requires_grad_()
     adam = torch.optim.Adam([by_torch])
     for k in range(6):
-        by_torch.grad = torch.randn(5)
+        by_torch.grad = 1e-6 * torch.randn(5)  # so small that Adam's 1e-8 counts
         adam.param_groups[0]["lr"] = 0.1 / (k + 1)
         adam.step()
         shared.adam(by_torch.grad, 0.1 / (k + 1), rank=k % 2)
