@@ -57,8 +57,10 @@ def read(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-def command(script: str, env: str, flags: str, seed: str) -> list[str]:
+def command(section: str, script: str, env: str, flags: str, seed: str) -> list[str]:
     """A run's command, for Python in the repository's folder."""
+    if section == "speed":  # of any program: its flags begin with its file
+        return ["-m", "benchmark.speed", *os.path.expandvars(flags).split()]
     where = ["--env", env] * bool(env)
     return ["-m", "benchmark.peers", script, *where, *flags.split(), "--seed", seed]
 
@@ -67,12 +69,13 @@ def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
     """Make one run. Returns it, its line in the CSV, and why it failed if there is no line."""
     # One thread: the networks are small, and each core has a run of its own.
     how = dict(cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    done = subprocess.run([sys.executable, *command(*run[1:])], check=False, **how)
-    if done.returncode not in (0, 1) or "Traceback" in done.stderr:  # 1: training diverged
-        return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+    done = subprocess.run([sys.executable, *command(*run)], check=False, **how)
     found = {k: [*re.findall(said, done.stdout, re.M), ""][0] for k, said in SAID[run[0]].items()}
+    diverged = done.returncode == 1 and "Traceback" not in done.stderr
+    if not diverged and (done.returncode or not any(found.values())):
+        return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
     line = dict(zip(KEY, run[1:], strict=True)) | found
-    if "return" in line and done.returncode == 1:
+    if "return" in line and diverged:
         line["return"] = "-inf"
     return run, line | where(), ""
 
@@ -110,12 +113,12 @@ def main(argv: list[str] | None = None) -> int:
     missing = [run for run in runs if run not in done and run[:4] not in older]
     say(f"{len(runs)} runs, {len(runs) - len(missing)} of them done, {len(missing)} to do")
     if args.dry_run:
-        say("\n".join(f"python {' '.join(command(*run[1:]))}" for run in missing))
+        say("\n".join(f"python {' '.join(command(*run))}" for run in missing))
         return 0
     failed = 0
     parallel = joblib.Parallel(args.jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
     for run, line, why in parallel(joblib.delayed(measure)(*run) for run in missing):
-        say(f"{'failed' if why else 'done'}: python {' '.join(command(*run[1:]))} {why}")
+        say(f"{'failed' if why else 'done'}: python {' '.join(command(*run))} {why}")
         failed += bool(why)
         if line:
             write(RESULTS / f"{run[0]}.csv", line)

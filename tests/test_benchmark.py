@@ -37,7 +37,7 @@ def test_the_plan_fits_the_script(script):
 def test_a_run_is_made_once_and_kept(tmp_path, monkeypatch, capsys):
     row = dict(script="qlearning_table", env="Maze-v0", flags="--episodes 30", seeds=1)
     bad = dict(script="dqn", env="CartPole-v1", flags="--gamma 7", seeds=1, reference=1)
-    monkeypatch.setattr(run, "PLAN", dict(learn=[row], zoo=[bad], rlhf=[]))
+    monkeypatch.setattr(run, "PLAN", dict(learn=[row], zoo=[bad], rlhf=[], speed=[]))
     monkeypatch.setattr(run, "RESULTS", tmp_path)
 
     def said(status, *flags):
