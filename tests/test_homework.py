@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -62,37 +63,29 @@ def test_what_is_said(at, old, new, says):
     assert says in homework.judge(reference("dqn"), source, at)
 
 
-def test_whatever_is_handed_in(tmp_path, capsys):
+def test_whatever_is_handed_in(capsys):
     """One row a file and line: an endless loop or a crash costs its own line only."""
-    source = DQN.read_text("utf-8")
-    changes = {
+    broken = source = DQN.read_text("utf-8")
+    for old, new in {
         "next_state = phi(x)": "while True: pass",
         "D.store(state, action": "__import__('os')._exit(3); D.store(state, action",
         "# [11] Sample": "# Sample",
         "y = reward_j + gamma_j": "print(1); raise SystemExit; y = reward_j + gamma_j",
         "loss = (y - q).square().mean()": "loss = squares(y - q)",
         "def phi(": "squares = lambda x: (x**2).mean()\n\n\ndef phi(",
-    }
-    broken = source
-    for old, new in changes.items():
+    }.items():
         assert old in broken
         broken = broken.replace(old, new)
-    (tmp_path / "a.py").write_text(broken)
-    (tmp_path / "b_dqn.py").write_text("def train(:\n# [9] Set s_{t+1} = s_t, a_t, x_{t+1} and pre")
-    (tmp_path / "c.py").write_text(source.replace("* (1 - terminated_j)", ""))
-    against = ["--against", str(DQN)]
-    assert homework.main(["check", "a.py", "--lines", "9,10", "--timeout", "3", *against]) == 1
-    said = capsys.readouterr().out
-    assert "no answer in time" in said and "Python ended" in said
-    files = "check a.py b_dqn.py c.py --lines 11,12,13 --csv t.csv --gradescope g.json".split()
-    assert homework.main([*files, *against]) == 1
-    with open("t.csv", newline="") as file:
-        table = list(csv.DictReader(file))
-    assert len(table) == 9 == len(json.load(open("g.json"))["tests"])
-    says = [row["says"] for row in table]
-    assert "is missing" in says[0] and "SystemExit" in says[1] and says[2] == ""
-    assert all(text.startswith("SyntaxError") and "line 1" in text for text in says[3:6])
-    assert [row["points"] for row in table] == [*"001", *"000", *"101"]
+    Path("a.py").write_text(broken)
+    Path("b.py").write_text("def train(:\n")
+    Path("c.py").write_text(source.replace("* (1 - terminated_j)", ""))
+    flags = f"a.py b.py c.py --against {DQN} --lines 9,10,11,12,13 --timeout 10"
+    assert homework.main(f"check {flags} --csv t.csv --gradescope g.json".split()) == 1
+    _, _, points, says = zip(*csv.reader(Path("t.csv").open(newline="")), strict=True)
+    assert points == ("points", *"00001", *"00000", *"11101")
+    expected = ["says", "no answer in time", "Python ended", "is missing", "SystemExit", "^$"]
+    assert all(map(re.search, [*expected, *["^SyntaxError.*line 1"] * 5], says))
+    assert len(json.loads(Path("g.json").read_text())["tests"]) == 15
     said = capsys.readouterr().out
     assert "as if: it bootstraps through a terminal state docs/html/dqn.html#12" in said
     assert "[13]  ok, given the right y" in said
