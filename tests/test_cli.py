@@ -130,8 +130,7 @@ def test_divergence(capsys):
     assert run("dqn --env NaN-v0 --out out --hidden 8") == 1
     assert re.fullmatch(r"dqn.py: NaN-v0 .* nan.*\n", capsys.readouterr().err)
     names, *rows = Path("out/returns.csv").read_text().splitlines()
-    assert names == "episode,step,seconds,return,length"
-    assert [row.split(",")[0] for row in rows] == [str(n) for n in range(1, 31)]
+    assert names == "episode,step,seconds,return,length" and len(rows) == 30
     assert Path("out/weights.pt").read_bytes() == b"older"
 
 
@@ -198,12 +197,10 @@ BAD_INPUT = {  # a word of the message -> commands
     "invalid assignment": "dqn --env-kwargs size",
     "argument 'env_id'": "dqn --env-kwargs env_id=3",
     "--help lists all flags": "dqn --step 3 | dqn --steps many | rlhf --env CartPole-v1",
-    "at least 1": "dqn --steps 0",
-    "at least 0": "dqn --seed -1 | dqn --seed 99999999999 | ppo --beta -1 | rlhf --beta inf",
+    "at least 1 and at most": "dqn --steps 0 | a3c --workers 999999999",
+    "at least 0 and": "dqn --seed -1 | dqn --seed 99999999999 | ppo --beta -1 | rlhf --beta inf",
     "0 and at most 1\n": "dqn --gamma 1.5 | dqn --gamma nan | dqn --epsilon 2 | ddpg --tau 2",
-    "at most 1\n": "ppo --gae-lambda 1.1 | qlearning_table --alpha 1.1",
-    "at most 1000": "a3c --workers 999999999",
-    "at least 1e-09": "dqn --alpha 0 | dqn --alpha inf",
+    "at most 1\n": "ppo --gae-lambda 2 | ppo --alpha 2 | dqn --alpha 0 | dqn --alpha inf",
     "choose another folder": "dqn --out /proc | rlhf --out file",
     "is a folder": "dqn --out taken.gif | dqn --no-save --record taken.gif",
     "--record takes .gif": "dqn --record clip.avi",
@@ -211,11 +208,10 @@ BAD_INPUT = {  # a word of the message -> commands
     "use --record": "dqn --render",
     "run.json does not fit": "dqn --load nowhere",
 }
+COMMANDS = [(command, says) for says, text in BAD_INPUT.items() for command in text.split(" | ")]
 
 
-@pytest.mark.parametrize(
-    ("command", "says"), [(c, says) for says, cs in BAD_INPUT.items() for c in cs.split(" | ")]
-)
+@pytest.mark.parametrize(("command", "says"), COMMANDS)
 def test_bad_input(command, says, capsys, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "environ", {})  # no screen

@@ -37,30 +37,27 @@ def test_the_error_rate(capsys):
     assert re.search(counts, capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("script", "at"), [("qlearning_table", "9"), ("a3c", "14")])
-def test_mistakes_are_caught_and_named(script, at):
-    for where, sentence, source in reference(script).mistakes:
-        if where == at:
-            assert homework.judge(reference(script), source, at).endswith(f"as if: {sentence}")
-
-
-CHANGES = [  # at which line, what becomes what, and what is said
-    ("12", "amax(dim=1)", "amax(dim=1, keepdim=True)", "has the shape (6, 6), should have (6,)"),
-    ("12", "with torch.no_grad()", "if True", "y.requires_grad is True, should be False"),
-    ("12", "next_value = ", "next_value = undefined + ", "defined in: next_value = undefined + "),
-    ("12", "y = reward_j +", "y = 2 * reward_j +", "reward_j["),
-    ("5", "not done and step", "step", "after it comes [6], should come [4]"),
-    ("10", "step % train_every", "(step + 1) % train_every", "comes [4], should come [11]"),
-    ("6", "rng.integers(n_actions)", "np.random.randint(n_actions - 1)", "action is"),
+CHANGES = [  # in which script and line, what becomes what, and what is said
+    ("dqn", "12", "amax(dim=1)", "amax(dim=1, keepdim=True)", "the shape (6, 6), should have (6,)"),
+    ("dqn", "12", "with torch.no_grad()", "if True", "y.requires_grad is True, should be False"),
+    ("dqn", "12", "value = q", "value = no * q", "'no' is not defined in: next_value = no * q"),
+    ("dqn", "12", "y = reward_j +", "y = 2 * reward_j +", "reward_j["),
+    ("dqn", "5", "not done and step", "step", "after it comes [6], should come [4]"),
+    ("dqn", "10", "step % train_every", "(step + 1) % train_every", "comes [4], should come [11]"),
+    ("dqn", "6", "rng.integers(n_actions)", "np.random.randint(n_actions - 1)", "action is"),
+    ("a3c", "14", "reversed(range(", "reversed(range(1, ", "as if: off by one: i stops before"),
+    ("a3c", "14", "reversed(range(t - t_start))", "range(t - t_start)", "are summed forwards"),
+    ("qlearning_table", "9", "S = S_next", "pass", "as if: S never becomes S'"),
 ]
 
 
-@pytest.mark.parametrize(("at", "old", "new", "says"), CHANGES)
-def test_what_is_said(at, old, new, says):
-    own = homework.text(reference("dqn").source, reference("dqn").own[at])
+@pytest.mark.parametrize(("script", "at", "old", "new", "says"), CHANGES)
+def test_what_is_said(script, at, old, new, says):
+    """The difference, and the mistake where it is a known one."""
+    right = reference(script)
+    own = homework.text(right.source, right.own[at])
     assert old in own
-    source = reference("dqn").put(at, own.replace(old, new))
-    assert says in homework.judge(reference("dqn"), source, at)
+    assert says in homework.judge(right, right.put(at, own.replace(old, new)), at)
 
 
 def test_whatever_is_handed_in(capsys):
