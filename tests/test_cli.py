@@ -105,16 +105,12 @@ def test_where_it_saves(monkeypatch):
     assert used.items() >= dict(gamma=0.9, epsilon=0.1, epsilon_decay=False, alpha=0.5).items()
 
 
-def real(flags: str) -> subprocess.Popen:
-    """qlearning_table.py in a process of its own."""
-    command = f"exec {sys.executable} {SCRIPTS['qlearning_table'].__file__} {flags}"
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(["bash", "-c", command], **pipes)
-
-
 def test_ctrl_c_and_output_that_nobody_takes():
-    silent = real("--episodes 30 --out silent >/dev/full 2>&-")
-    stopped = real("--out stopped --env Maze-v0 --steps 10000000 --episodes 10000000")
+    python = f"exec {sys.executable} {SCRIPTS['qlearning_table'].__file__} --out"
+    pipes = dict(shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    silent = subprocess.Popen(f"{python} silent --episodes 30 >/dev/full 2>&-", **pipes)
+    flags = "--env Maze-v0 --steps 10000000 --episodes 10000000"
+    stopped = subprocess.Popen(f"{python} stopped {flags}", **pipes)
     assert "episode" in stopped.stdout.readline()
     stopped.send_signal(signal.SIGINT)
     page, errors = stopped.communicate()
