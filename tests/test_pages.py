@@ -5,7 +5,6 @@ import re
 import pytest
 
 import reinforce
-from common.envs import BadInput
 from tools import compare, pages, slide
 
 
@@ -104,5 +103,5 @@ def test_pictures_of_saved_runs(tmp_path):
         assert reinforce.main(flags.split()) == 0
     assert compare.draw([tmp_path, tmp_path / "0"], tmp_path / "a.png") == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(BadInput, match="no returns.csv"):
+    with pytest.raises(compare.BadInput, match="no returns.csv"):
         compare.draw([tmp_path / "none"], tmp_path / "a.png")

@@ -24,9 +24,7 @@ STATEMENTS = {
     "rlhf": ("--demonstrations 4 --comparisons 4 --show 4:4", "loss = -logsigmoid"),
 }
 VALUE = r"(\[.*?\]+|-?\d\S*|True|False)"
-CHIP = re.compile(
-    rf"   (?:\* )?([A-Za-z_]\S*?(?:\[[^=]*\])?) = (?:(\S+) → )?{VALUE}(?=   |$)", re.M
-)
+CHIP = re.compile(rf"(?m)   (?:\* )?([A-Za-z_]\S*?(?:\[[^=]*\])?) = (?:(\S+) → )?{VALUE}(?=   |$)")
 
 
 def copy(name: str) -> Path:
