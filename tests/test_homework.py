@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -36,63 +37,52 @@ def test_the_error_rate(capsys):
     assert re.search(counts, capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("script", "at"), [("qlearning_table", "9"), ("a3c", "14")])
-def test_mistakes_are_caught_and_named(script, at):
-    for where, sentence, source in reference(script).mistakes:
-        if where == at:
-            assert homework.judge(reference(script), source, at).endswith(f"as if: {sentence}")
-
-
-CHANGES = [  # at which line, what becomes what, and what is said
-    ("12", "amax(dim=1)", "amax(dim=1, keepdim=True)", "has the shape (6, 6), should have (6,)"),
-    ("12", "with torch.no_grad()", "if True", "y.requires_grad is True, should be False"),
-    ("12", "next_value = ", "next_value = undefined + ", "defined in: next_value = undefined + "),
-    ("12", "y = reward_j +", "y = 2 * reward_j +", "reward_j["),
-    ("5", "not done and step", "step", "after it comes [6], should come [4]"),
-    ("10", "step % train_every", "(step + 1) % train_every", "comes [4], should come [11]"),
-    ("6", "rng.integers(n_actions)", "np.random.randint(n_actions - 1)", "action is"),
+CHANGES = [  # in which script and line, what becomes what, and what is said
+    ("dqn", "12", "amax(dim=1)", "amax(dim=1, keepdim=True)", "the shape (6, 6), should have (6,)"),
+    ("dqn", "12", "with torch.no_grad()", "if True", "y.requires_grad is True, should be False"),
+    ("dqn", "12", "value = q", "value = no * q", "'no' is not defined in: next_value = no * q"),
+    ("dqn", "12", "y = reward_j +", "y = 2 * reward_j +", "reward_j["),
+    ("dqn", "5", "not done and step", "step", "after it comes [6], should come [4]"),
+    ("dqn", "10", "step % train_every", "(step + 1) % train_every", "comes [4], should come [11]"),
+    ("dqn", "6", "rng.integers(n_actions)", "np.random.randint(n_actions - 1)", "action is"),
+    ("a3c", "14", "reversed(range(", "reversed(range(1, ", "as if: off by one: i stops before"),
+    ("a3c", "14", "reversed(range(t - t_start))", "range(t - t_start)", "are summed forwards"),
+    ("qlearning_table", "9", "S = S_next", "pass", "as if: S never becomes S'"),
 ]
 
 
-@pytest.mark.parametrize(("at", "old", "new", "says"), CHANGES)
-def test_what_is_said(at, old, new, says):
-    own = homework.text(reference("dqn").source, reference("dqn").own[at])
+@pytest.mark.parametrize(("script", "at", "old", "new", "says"), CHANGES)
+def test_what_is_said(script, at, old, new, says):
+    """The difference, and the mistake where it is a known one."""
+    right = reference(script)
+    own = homework.text(right.source, right.own[at])
     assert old in own
-    source = reference("dqn").put(at, own.replace(old, new))
-    assert says in homework.judge(reference("dqn"), source, at)
+    assert says in homework.judge(right, right.put(at, own.replace(old, new)), at)
 
 
-def test_whatever_is_handed_in(tmp_path, capsys):
+def test_whatever_is_handed_in(capsys):
     """One row a file and line: an endless loop or a crash costs its own line only."""
-    source = DQN.read_text("utf-8")
-    changes = {
+    broken = source = DQN.read_text("utf-8")
+    for old, new in {
         "next_state = phi(x)": "while True: pass",
         "D.store(state, action": "__import__('os')._exit(3); D.store(state, action",
         "# [11] Sample": "# Sample",
         "y = reward_j + gamma_j": "print(1); raise SystemExit; y = reward_j + gamma_j",
         "loss = (y - q).square().mean()": "loss = squares(y - q)",
         "def phi(": "squares = lambda x: (x**2).mean()\n\n\ndef phi(",
-    }
-    broken = source
-    for old, new in changes.items():
+    }.items():
         assert old in broken
         broken = broken.replace(old, new)
-    (tmp_path / "a.py").write_text(broken)
-    (tmp_path / "b_dqn.py").write_text("def train(:\n# [9] Set s_{t+1} = s_t, a_t, x_{t+1} and pre")
-    (tmp_path / "c.py").write_text(source.replace("* (1 - terminated_j)", ""))
-    against = ["--against", str(DQN)]
-    assert homework.main(["check", "a.py", "--lines", "9,10", "--timeout", "3", *against]) == 1
-    said = capsys.readouterr().out
-    assert "no answer in time" in said and "Python ended" in said
-    files = "check a.py b_dqn.py c.py --lines 11,12,13 --csv t.csv --gradescope g.json".split()
-    assert homework.main([*files, *against]) == 1
-    with open("t.csv", newline="") as file:
-        table = list(csv.DictReader(file))
-    assert len(table) == 9 == len(json.load(open("g.json"))["tests"])
-    says = [row["says"] for row in table]
-    assert "is missing" in says[0] and "SystemExit" in says[1] and says[2] == ""
-    assert all(text.startswith("SyntaxError") and "line 1" in text for text in says[3:6])
-    assert [row["points"] for row in table] == [*"001", *"000", *"101"]
+    Path("a.py").write_text(broken)
+    Path("b.py").write_text("def train(:\n")
+    Path("c.py").write_text(source.replace("* (1 - terminated_j)", ""))
+    flags = f"a.py b.py c.py --against {DQN} --lines 9,10,11,12,13 --timeout 10"
+    assert homework.main(f"check {flags} --csv t.csv --gradescope g.json".split()) == 1
+    _, _, points, says = zip(*csv.reader(Path("t.csv").open(newline="")), strict=True)
+    assert points == ("points", *"00001", *"00000", *"11101")
+    expected = ["says", "no answer in time", "Python ended", "is missing", "SystemExit", "^$"]
+    assert all(map(re.search, [*expected, *["^SyntaxError.*line 1"] * 5], says))
+    assert len(json.loads(Path("g.json").read_text())["tests"]) == 15
     said = capsys.readouterr().out
     assert "as if: it bootstraps through a terminal state docs/html/dqn.html#12" in said
     assert "[13]  ok, given the right y" in said

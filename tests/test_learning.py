@@ -4,6 +4,7 @@ What the tests ask is well below what seeds 0 to 2 reach.
 """
 
 import functools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -66,14 +67,12 @@ def test_images(script):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a3c_with_two_workers(method, monkeypatch, tmp_path):
     """Both play, and report their episodes; what spawn starts imports the script anew."""
-    made, seen, original = [], [], a3c.Shared.__init__
-    init = lambda shared, *args: made.append(shared) or original(shared, *args)
     monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: method)
-    monkeypatch.setattr(a3c.Shared, "__init__", init)
-    make = functools.partial(two_workers_wait, tmp_path)
+    make, seen = functools.partial(two_workers_wait, tmp_path), []
     keep = lambda *episode: seen.append(episode)
-    *learned, returns = a3c.train(make, steps=800, workers=2, on_episode=keep)
-    (shared,) = made
+    with mock.patch.object(a3c, "in_processes", wraps=a3c.in_processes) as started:
+        *learned, returns = a3c.train(make, steps=800, workers=2, on_episode=keep)
+    shared = started.call_args.args[2]["shared"]
     assert len(returns) == len(seen) > 10 and all(total == length for total, length, _ in seen)
     assert shared.counts[:2].min() > 0 and 800 < shared.T <= 840 and sum(returns) > 700
     theta = parameters_to_vector(p for network in learned for p in network.parameters())

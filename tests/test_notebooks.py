@@ -9,7 +9,6 @@ from tools import slide
 
 WHY = "no nbclient, nbformat, ipykernel: see docs/requirements.txt; the notebooks were not tried"
 pytest.importorskip("ipykernel", reason=WHY)
-nbclient, nbformat = (pytest.importorskip(name, reason=WHY) for name in ("nbclient", "nbformat"))
 notebook = pytest.importorskip("tools.notebook", reason=WHY, exc_type=ImportError)
 
 
@@ -17,7 +16,7 @@ notebook = pytest.importorskip("tools.notebook", reason=WHY, exc_type=ImportErro
 def test_stored_is_what_would_be_made_now(name):
     """Otherwise: python -m tools.notebook. It has run without an error, and is small."""
     path = notebook.FOLDER / f"{name}.ipynb"
-    stored, made = nbformat.read(path, 4), notebook.made(name)
+    stored, made = notebook.nbformat.read(path, 4), notebook.made(name)
     assert [cell.source for cell in stored.cells] == [cell.source for cell in made.cells]
     kinds = [output.output_type for cell in stored.cells for output in cell.get("outputs", [])]
     assert len(kinds) > 3 and "error" not in kinds and path.stat().st_size < 1_000_000
@@ -44,7 +43,7 @@ def short(name: str, budget: int):
 
 def test_runs_alone(tmp_path):
     """In an empty folder: the lecture, which pastes all scripts. The stored ones have run, too."""
-    nbclient.execute(short("lecture", 300), cwd=tmp_path, timeout=300)
+    notebook.nbclient.execute(short("lecture", 300), cwd=tmp_path, timeout=300)
 
 
 def test_stop_leaves_what_was_learned(tmp_path):
@@ -56,4 +55,4 @@ threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
 {run.source}
 assert watch.stopped and returns and signal.getsignal(signal.SIGINT) != watch.stop"""
     book.cells = book.cells[: book.cells.index(run) + 4]
-    nbclient.execute(book, cwd=tmp_path, timeout=120)
+    notebook.nbclient.execute(book, cwd=tmp_path, timeout=120)

@@ -3,7 +3,7 @@
 import ast
 import functools
 import importlib
-import multiprocessing
+import inspect
 import sys
 import types
 from collections import deque
@@ -13,14 +13,16 @@ import pytest
 import torch
 from gymnasium.spaces import Discrete
 
+import ddpg
+import dqn
+import ppo
 from common import envs
 from common.language import Language
 from tests import worlds
 from tools import slide
 
-ABOVE = {}  # script -> its source above main()
-for name in slide.SCRIPTS:
-    ABOVE[name] = (slide.ROOT / f"{name}.py").read_text("utf-8").partition("\ndef main(")[0]
+above = lambda name: (slide.ROOT / f"{name}.py").read_text("utf-8").partition("\ndef main(")[0]
+ABOVE = {name: above(name) for name in slide.SCRIPTS}
 
 
 def typed(script: str, train) -> list[bytes]:
@@ -52,46 +54,34 @@ def notebook(monkeypatch) -> types.ModuleType:
 
 
 @pytest.mark.parametrize("script", ABOVE)
-def test_alone_in_an_empty_notebook(script, notebook):
-    """It needs nothing of this project, and returns what the script does."""
-    for node in ast.walk(ast.parse(ABOVE[script])):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            module = getattr(node, "module", None) or node.names[0].name
-            known = {"numpy", "torch", "gymnasium"} | sys.stdlib_module_names
-            assert module.partition(".")[0] in known
-    exec(ABOVE[script], vars(notebook))
-    assert typed(script, notebook.train) == expected(script)
+def test_it_needs_nothing_of_this_project(script):
+    nodes = [node for node in ast.walk(ast.parse(ABOVE[script])) if "Import" in type(node).__name__]
+    modules = {getattr(node, "module", node.names[0].name).partition(".")[0] for node in nodes}
+    assert modules <= {"numpy", "torch", "gymnasium", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_all_scripts_in_one_notebook(order, notebook):
-    """Each still runs its own algorithm after the others have been pasted below it, or above."""
+@pytest.mark.parametrize("scripts", [*zip(ABOVE), [*ABOVE], [*ABOVE][::-1]], ids="-".join)
+def test_in_an_empty_notebook(scripts, notebook):
+    """Alone; or each after the others have been pasted below it, or above: the script's results."""
     trains = {}
-    for script, source in [*ABOVE.items()][::order]:
-        exec(source, vars(notebook))
+    for script in scripts:
+        exec(ABOVE[script], vars(notebook))
         trains[script] = notebook.train
     for script, train in trains.items():
         assert typed(script, train) == expected(script)
 
 
-def piece(script: str, *names: str) -> str:
-    """The source of classes or functions, as a student copies them."""
-    nodes = [node for node in ast.parse(ABOVE[script]).body if getattr(node, "name", "") in names]
-    return "\n\n".join(ast.get_source_segment(ABOVE[script], node) for node in nodes)
-
-
 def test_pieces_alone():
     """dqn.py's and ddpg.py's memories, gae, the noise: with numpy arrays."""
-    rng, empty = np.random.default_rng(0), dict(np=np, torch=torch, deque=deque)
-    exec(piece("dqn", "ReplayMemory", "NStepMemory"), memories := dict(empty))
-    for memory in (memories["ReplayMemory"](3), memories["NStepMemory"](3, 1, 0.9)):
+    rng, names = np.random.default_rng(0), dict(np=np, torch=torch, deque=deque)
+    for piece in (dqn.ReplayMemory, dqn.NStepMemory, ddpg.OrnsteinUhlenbeck, ppo.gae):
+        exec(inspect.getsource(piece), names)
+    for memory in (names["ReplayMemory"](3), names["NStepMemory"](3, 1, 0.9)):
         memory.store(np.ones(2), 1, 0.5, np.zeros(2), False, True)
         parts = [part.tolist() for part in memory.sample(2, rng)[:3]]
         assert parts == [[[1, 1]] * 2, [1] * 2, [0.5] * 2]
-    exec(piece("ddpg", "OrnsteinUhlenbeck"), noise := dict(empty))
-    assert noise["OrnsteinUhlenbeck"](2, 0.1, rng).sample().shape == (2,)
-    exec(piece("ppo", "gae"), functions := {})
-    assert functions["gae"](*np.ones((5, 2, 1)), 0.5, 1.0).tolist() == [[0.0], [0.0]]
+    assert names["OrnsteinUhlenbeck"](2, 0.1, rng).sample().shape == (2,)
+    assert names["gae"](*np.ones((5, 2, 1)), 0.5, 1.0).tolist() == [[0.0], [0.0]]
 
 
 def test_a3c_says_what_to_do_where_processes_cannot_be_started(notebook, monkeypatch):
@@ -100,4 +90,4 @@ def test_a3c_says_what_to_do_where_processes_cannot_be_started(notebook, monkeyp
     monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: "spawn")
     with pytest.raises(RuntimeError, match="a3c.py and import it, or take workers=1"):
         notebook.train(functools.partial(worlds.Mixed, **worlds.fitting("a3c")), workers=2)
-    assert not multiprocessing.active_children()
+    assert not torch.multiprocessing.active_children()

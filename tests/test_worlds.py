@@ -3,7 +3,7 @@
 import io
 import sys
 import types
-import warnings
+import zlib
 
 import gymnasium as gym
 import numpy as np
@@ -28,9 +28,9 @@ GRIDS = {  # where it starts, a cell and where its actions lead, reward of a mov
 
 
 @pytest.mark.parametrize("env_id", [*GRIDS, "MiniPong-v0"])
+@pytest.mark.filterwarnings("error")
 def test_gymnasium_finds_nothing_to_complain_of(env_id):
-    with warnings.catch_warnings(action="error"):
-        check_env(gym.make(env_id).unwrapped)
+    check_env(gym.make(env_id).unwrapped)
 
 
 @pytest.mark.parametrize("env_id", GRIDS)
@@ -69,63 +69,40 @@ def test_how_the_worlds_look():
 # ----------------------------------------------------------------------------------------- MiniPong
 
 
-def pong(y: int, x: int, down: int, right: int, left_paddle=2, right_paddle=2, **options):
-    env = gym.make("MiniPong-v0", **options).unwrapped
-    env.reset(seed=0)
-    env.y, env.x, env.down, env.right = y, x, down, right
-    env.top = {-1: left_paddle, 1: right_paddle}
-    return env
+FILM = """\
+#.......# #.......# #.......# #........ #........ #........ #........ #........ #........
+#.......# #......## #.......# #.......# #........ #........ #........ #........ #........
+#.......# #.......# #.....#.# #.......# #.......# #........ #........ #........ #........
+#.......# #.......# #.......# #....#..# #.......# #.......# #........ #........ #........
+......... ......... ......... ........# ....#...# ........# ........# ........# ........#
+......... ......... ......... ......... ........# ...#....# ........# ........# ........#
+......... ......... ......... ......... ......... ........# ..#.....# ........# #.......#
+......... ......... ......... ......... ......... ......... ........# .#......# ........#"""
 
 
-def test_at_the_agents_paddle():
-    for y, down, paddle, action, lands, off in (
-        (3, 1, 3, 1, 4, -1),  # the paddle moves first, to 4: the ball meets its uppermost pixel
-        (3, 1, 2, 0, 4, 1),  # to 1: its lowest
-        (4, -1, 3, 0, 3, -1),  # to 2: the second of four
-        (3, 1, 3, 0, 4, 1),  # the third
-        (4, 1, 0, 1, 5, None),  # to 1: the ball passes below it
-        (3, -1, 3, 1, 2, None),  # to 4: above it
-        (0, -1, 0, 0, 1, -1),  # off the wall; the paddle cannot go beyond it either
-        (7, 1, 4, 1, 6, 1),
-    ):
-        env = pong(y, 7, down, 1, right_paddle=paddle, skill=0.0)
-        image, reward, terminated, truncated, _ = env.step(action)
-        assert image[lands, 8] == 255 and not truncated
-        assert (reward, terminated) == ((0, False) if off else (-1, True))
-        assert not off or (env.down, env.right) == (off, -1)
-
-
-def test_the_opponent():
-    """With skill 1 it follows the ball; with 0 it stands still, and the agent gets the point."""
-    for skill, expected in ((0.0, (1.0, True)), (1.0, (0.0, False))):
-        assert pong(4, 1, 1, -1, left_paddle=1, skill=skill).step(0)[1:3] == expected
-    env, moves = pong(0, 4, 1, 1, left_paddle=4), 0
-    for _ in range(1000):
-        env.y, env.x, env.top[-1] = 0, 4, 4
-        env.step(0)
-        moves += env.top[-1] == 3
-    assert 450 < moves < 550
-
-
-def test_a_game():
-    """Who follows the ball wins every point; between the points the ball is served again."""
-    env = gym.make("MiniPong-v0", points=3)
-    for seed in range(20):
-        env.reset(seed=seed)
-        pong, rewards, done = env.unwrapped, [], False
-        while not done:
-            _, reward, done, truncated, _ = env.step(int(pong.y > pong.top[1] + 1.5))
-            rewards += [reward] * bool(reward)
-            assert not truncated and (done or not reward or (pong.x, pong.right) == (4, 1))
-        assert pong.score == {-1: 0, 1: 3} and rewards == [1.0] * 3
-
-
-def test_how_it_looks():
-    env = pong(1, 5, 1, 1, left_paddle=0, right_paddle=4, render_mode="ansi")
-    upper = ["#........", "#....#...", "#........", "#........"]
-    assert env.render().split("\n") == upper + ["........#"] * 4
+def test_a_point():
+    """A picture for each step: up to the agent's paddle, off the wall, below the opponent's."""
+    env, film = gym.make("MiniPong-v0", skill=0.3, render_mode="ansi").unwrapped, []
+    env.reset(seed=19)
+    for action in map(int, "100000111111"):
+        image, reward, terminated, _, _ = env.step(action)
+        film.append(env.render().split("\n"))
+    assert "\n".join(map(" ".join, zip(*film[3:], strict=True))) == FILM
+    assert (reward, terminated) == (1, True)
     env.render_mode = "rgb_array"
-    assert (env.render()[8::16, 8::16] == env._image()).all()
+    assert (env.render()[8::16, 8::16] == image).all()
+
+
+def test_many_games():
+    """Played at random: every image, every reward and every end is as it always was."""
+    rng, checksum = np.random.default_rng(0), 0
+    for options in ({}, dict(points=3, skill=0.9)):
+        env = gym.wrappers.Autoreset(gym.make("MiniPong-v0", **options))
+        env.reset(seed=0)
+        for action in rng.integers(2, size=3000):
+            image, *ends = env.step(action)[:4]
+            checksum = zlib.crc32(image.tobytes() + str(ends).encode(), checksum)
+    assert checksum == 3725716936, "another game: is it meant to be one?"
 
 
 # ----------------------------------------------------------------------------------------- the door
@@ -140,11 +117,12 @@ def showing(state, **options) -> Probe:
 
 def seen(space, state, table: bool = False):
     """A state as a script sees it; it has to lie in the space that the script sees."""
-    env = envs.prepared(showing(state, states=space, actions=Discrete(3), scale=np.ones(1)), table)
+    probe = showing(state, states=space, actions=Discrete(3, start=-1), scale=np.ones(1))
+    env = envs.prepared(probe, table)
     first, _ = env.reset(seed=0)
-    second, reward, *_ = env.step(0)
+    second, reward, *_ = env.step(np.int64(2))  # actions are counted from 0
     assert env.observation_space.contains(first) and np.array_equal(first, second)
-    assert type(reward) is float
+    assert type(reward) is float and probe.log[0][1] == 1
     return first.tolist() if isinstance(first, np.ndarray) else first
 
 
@@ -163,14 +141,6 @@ def test_states():
     assert seen(MultiDiscrete([4, 5]), np.array([2, 3]), table=True) == 13
 
 
-def test_actions_are_counted_from_0():
-    """Boxes: test_formulas."""
-    env = envs.prepared(probe := Probe(actions=Discrete(3, start=-1)))
-    env.reset()
-    env.step(np.int64(2))
-    assert probe.log[0][1] == 1
-
-
 def test_what_is_no_number():
     for state, scale, action, says in (
         (1, np.inf, 0, "Probe gave the reward"),
@@ -183,25 +153,25 @@ def test_what_is_no_number():
             env.step(np.full(2, action))
 
 
-@pytest.mark.parametrize(
-    ("env_id", "options", "says"),
-    [
-        ("Probe-v0", dict(actions=MultiBinary(2)), r"no script takes .* actions MultiBinary\(2\)"),
-        ("Probe-v0", dict(states=Sequence(VECTOR)), "no script takes Sequence"),
-        ("Probe-v0", dict(actions=Box(-1, 1, (2, 2))), "no script takes"),
-        ("Probe-v0", dict(actions=Box(0, 9, (2,), np.int32)), "no script takes"),
-        ("Probe-v0", dict(actions=Box(*np.float32([[0, 1], [1, 1]]))), "no script takes"),
-        ("Probe-v0", dict(actions=Box(-np.inf, np.inf, (2,))), "no script takes"),
-        ("CartPol-v1", {}, "'CartPol-v1' does not open: .* Did you mean: `CartPole`?"),
-        ("", {}, "Malformed environment ID"),
-        ("no_such:Env-v0", {}, "No module named 'no_such'.* README.md"),
-        ("ALE/Pong-v5", {}, "ale_py.* README.md"),
-        ("MinAtar/Breakout-v1", {}, "minatar.* README.md"),
-        ("Treasure-v0", dict(size=1), "at least 2"),
-        ("Maze-v0", dict(size=3), "at least 4"),
-        ("MiniPong-v0", dict(skill=2), "skill in"),
-    ],
-)
+REFUSED = [
+    ("Probe-v0", dict(actions=MultiBinary(2)), r"no script takes .* actions MultiBinary\(2\)"),
+    ("Probe-v0", dict(states=Sequence(VECTOR)), "no script takes Sequence"),
+    ("Probe-v0", dict(actions=Box(-1, 1, (2, 2))), "no script takes"),
+    ("Probe-v0", dict(actions=Box(0, 9, (2,), np.int32)), "no script takes"),
+    ("Probe-v0", dict(actions=Box(*np.float32([[0, 1], [1, 1]]))), "no script takes"),
+    ("Probe-v0", dict(actions=Box(-np.inf, np.inf, (2,))), "no script takes"),
+    ("CartPol-v1", {}, "'CartPol-v1' does not open: .* Did you mean: `CartPole`?"),
+    ("", {}, "Malformed environment ID"),
+    ("no_such:Env-v0", {}, "No module named 'no_such'.* README.md"),
+    ("ALE/Pong-v5", {}, "ale_py.* README.md"),
+    ("MinAtar/Breakout-v1", {}, "minatar.* README.md"),
+    ("Treasure-v0", dict(size=1), "at least 2"),
+    ("Maze-v0", dict(size=3), "at least 4"),
+    ("MiniPong-v0", dict(skill=2), "skill in"),
+]
+
+
+@pytest.mark.parametrize(("env_id", "options", "says"), REFUSED)
 def test_environments_that_are_refused(env_id, options, says, monkeypatch):
     for module in ("ale_py", "minatar", "minatar.gym"):  # as if it were not installed
         monkeypatch.setitem(sys.modules, module, None)
@@ -223,8 +193,7 @@ def test_phi_stacks_four_images_channels_first(shape, white):
     for t in range(5):
         state = env.step(0)[0] if t else env.reset()[0]
         four = images[np.maximum(range(t - 3, t + 1), 0)].reshape(4, 12, 10, -1)
-        expected = [image[:, :, c] for image in four for c in range(image.shape[2])]
-        assert np.array_equal(state, np.uint8(expected) * (255 // white))
+        assert (state == four.transpose(0, 3, 1, 2).reshape(-1, 12, 10) * (255 // white)).all()
         assert envs.shows_images(env) and env.observation_space.contains(state)
 
 
@@ -274,6 +243,15 @@ def test_picture_of_what_was_learned(monkeypatch):
     assert texts[2, 1] == texts[1, 2] == "■" and texts[2, 2] == "●"
     figure = plotting.picture(envs.make("GridWorld-v0", True), lambda s: (0, None), "")
     assert [axes.texts[1].get_text() for axes in figure.axes] == [plotting.ALL, "→"]
+
+
+def test_picture_over_two_variables(monkeypatch):
+    """Of CartPole: columns are angles of the pole, rows its velocities, from below."""
+    monkeypatch.setattr(plotting, "png", lambda figure: figure)
+    figure = plotting.picture(envs.make("CartPole-v1"), lambda s: (s[3] > 0, s[2]), "title")
+    action, value = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert not action[:22].any() and action[23:].all()
+    assert value[0, [0, 22, 44]] == pytest.approx([-0.5, 0, 0.5], abs=0.01)
 
 
 def test_clips():
