@@ -251,7 +251,7 @@ def test_picture_over_two_variables(monkeypatch):
     figure = plotting.picture(envs.make("CartPole-v1"), lambda s: (s[3] > 0, s[2]), "title")
     action, value = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert not action[:22].any() and action[23:].all()
-    assert value[0, [0, 22, 44]] == pytest.approx([-0.5, 0, 0.5], abs=0.01)
+    assert value[0, [0, 22, 44]].tolist() == pytest.approx([-0.5, 0, 0.5], abs=0.01)
 
 
 def test_clips():
