@@ -79,21 +79,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def worker(
-    rank: int,  # the number of this actor-learner: 0, 1, ...
-    *,
-    report,  # takes (episode_return, length)
-    make_env,
-    shared: "Shared",  # what all workers see
-    seed: int,
-    steps: int,  # T_max
-    t_max: int,
-    gamma: float,
-    alpha: float,
-    scale_rewards: bool,
-    hidden: int,
-    trunk,
+    rank, report, make_env, shared, seed, steps, t_max, gamma, alpha, scale_rewards, hidden, trunk
 ) -> None:
-    """One actor-learner. The keywords without a comment are explained at train()."""
+    """One actor-learner, with the number `rank`; the keywords are train()'s.
+
+    report takes (episode_return, length) of each episode; shared is what all workers see.
+    """
     torch.set_num_threads(1)  # one core for each worker
     torch.manual_seed(seed + 1000 * rank)  # each worker draws other actions and sees other states
     env = make_env()

@@ -69,18 +69,15 @@ MISTAKES = tomllib.loads((slide.ROOT / "tools/mistakes.toml").read_text("utf-8")
 @pytest.mark.parametrize("script", MISTAKES)
 def test_mistakes_fit(script):
     """Each `old` stands in its script once, at its tag or in its function; `new` is Python."""
-    source, seen = SOURCES[script], {SOURCES[script]}
+    source = SOURCES[script]
     tags = {tag.tag: range(tag.row, tag.body.stop) for tag in slide.parse(source).tags}
     places = homework.parts(source) | tags
-    for mistake in MISTAKES[script]:
-        assert list(mistake) == ["at", "old", "new", "sentence"]
-        old, changed = mistake["old"], source.replace(mistake["old"], mistake["new"])
-        assert source.count(old) == 1 and changed not in seen, old
-        start = source.index(old) + len(old) - len(old.lstrip())
-        assert source[:start].count("\n") + 1 in places[mistake["at"]], old
-        compile(changed, script, "exec")
-        assert re.fullmatch(r"\S.{9,110}[^\s.]", mistake["sentence"])
-        seen.add(changed)
+    for at, old, new, sentence in map(dict.values, MISTAKES[script]):
+        before, *after = source.split(old)
+        row = f"{before}{old}"[: -len(old.lstrip())].count("\n") + 1
+        assert len(after) == 1 and row in places[at] and old != new, old
+        compile(source.replace(old, new), script, "exec")
+        assert 10 < len(sentence) < 112 and not sentence.endswith(".")
 
 
 @every
