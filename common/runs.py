@@ -523,7 +523,8 @@ class Run(Job):
         flags = self.flags
         if flags.picture:
             look = lambda s: (self.greedy(s), self.value and float(self.ask(self.value, s)))
-            self.draw(flags.picture, plotting.picture(self.open(), look, self.title))
+            picture = plotting.plane if plotting.plane_of(self.open()) else plotting.picture
+            self.draw(flags.picture, picture(self.open(), look, self.title))
         if flags.record:
             self.draw(flags.record, self.clip(flags.record.suffix))
         if flags.render:

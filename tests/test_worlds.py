@@ -248,7 +248,7 @@ def test_picture_of_what_was_learned(monkeypatch):
 def test_picture_over_two_variables(monkeypatch):
     """Of CartPole: columns are angles of the pole, rows its velocities, from below."""
     monkeypatch.setattr(plotting, "png", lambda figure: figure)
-    figure = plotting.picture(envs.make("CartPole-v1"), lambda s: (s[3] > 0, s[2]), "title")
+    figure = plotting.plane(envs.make("CartPole-v1"), lambda s: (s[3] > 0, s[2]), "title")
     action, value = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert not action[:22].any() and action[23:].all()
     assert value[0, [0, 22, 44]].tolist() == pytest.approx([-0.5, 0, 0.5], abs=0.01)
