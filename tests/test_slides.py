@@ -30,7 +30,9 @@ NINE, TEN = "    [9]         S <- S'\n", "    [10]    until S is terminal\n"
 CODE = "            # [9] S <- S'\n            S = S_next\n"
 UNTIL = "            # [10] until S is terminal\n"
 WRONG = [  # what is said, and the change in qlearning_table.py or, if it has letters, in ppo.py
-    ("the docstring has the lines", CODE + UNTIL, UNTIL + CODE),
+    ("the docstring has the lines", FOUR, ""),
+    ("the docstring has the lines", FOUR, FOUR + FOUR),
+    ("are out of order", CODE + UNTIL, UNTIL + CODE),
     ("are out of order", NINE + TEN, TEN + NINE),
     ("are out of order", "[a]", "[z]"),
     ("[9] says 'S <- S', the slide", "# [9] S <- S'", "# [9] S <- S"),
