@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from unittest import mock
 
@@ -19,12 +20,14 @@ from PIL import Image
 
 from common import language, runs
 from tests.worlds import SCRIPTS, SMALL, Constant, Probe
+from tools import slide
 
 flags = lambda options: " ".join(f"{runs.flag(name)} {x}" for name, x in options.items())
 TINY = {script: f"--steps 200 {flags(options)}" for script, options in SMALL.items()}
 TINY["ddpg"] += " --env Aim-v0"
 TINY["rlhf"] = "--steps 100 --demonstrations 64 --comparisons 64"
 every = pytest.mark.parametrize("script", TINY)
+COLUMNS = tomllib.loads((slide.ROOT / "benchmark/plan.toml").read_text())["columns"]
 FILES = ["returns.csv", "returns.png", "run.json", "weights.pt"]
 
 
@@ -83,12 +86,15 @@ def test_a_second_ctrl_c_quits(capsys):
 
 @every
 def test_a_run_and_its_files(script, capsys):
-    """--load finds the same policy, and writes nothing."""
-    said = lambda: re.findall(r"^(?:greedy|policy) .*$", capsys.readouterr().out, re.MULTILINE)
+    """--load finds the same policy, and writes nothing. benchmark/ finds what it looks for."""
     assert run(script, TINY[script], "--out here") == 0 and sorted(os.listdir("here")) == FILES
-    first, files = said(), {p: p.read_bytes() for p in Path("here").iterdir()}
-    assert first and Image.open("here/returns.png").size == (840, 480)
-    assert run(script, "--load here") == 0 and said() == first and os.listdir() == ["here"]
+    page, files = capsys.readouterr().out, {p: p.read_bytes() for p in Path("here").iterdir()}
+    for said in COLUMNS["rlhf" if script == "rlhf" else "zoo"].values():
+        assert re.search(said, page, re.MULTILINE)
+    assert Image.open("here/returns.png").size == (840, 480)
+    assert run(script, "--load here") == 0 and os.listdir() == ["here"]
+    evaluated = lambda page: re.findall(r"^(?:greedy|policy) .*$", page, re.MULTILINE)
+    assert evaluated(page) == evaluated(capsys.readouterr().out) != []
     assert files == {p: p.read_bytes() for p in Path("here").iterdir()}
 
 

@@ -1,11 +1,8 @@
 """The notebooks: made from the scripts as they are now, and each runs without this project."""
 
-import ast
 import re
 
 import pytest
-
-from tools import slide
 
 WHY = "no nbclient, nbformat, ipykernel: see docs/requirements.txt; the notebooks were not tried"
 pytest.importorskip("ipykernel", reason=WHY)
@@ -20,16 +17,6 @@ def test_stored_is_what_would_be_made_now(name):
     assert [cell.source for cell in stored.cells] == [cell.source for cell in made.cells]
     kinds = [output.output_type for cell in stored.cells for output in cell.get("outputs", [])]
     assert len(kinds) > 3 and "error" not in kinds and path.stat().st_size < 1_000_000
-
-
-@pytest.mark.parametrize("name", slide.SCRIPTS)
-def test_nothing_of_the_script_is_missing(name):
-    """Its cells, one after another, are the script above main(), its docstring apart."""
-    source = (slide.ROOT / f"{name}.py").read_text("utf-8").partition("\ndef main(")[0]
-    code = [cell.source for cell in notebook.made(name).cells if cell.cell_type == "code"]
-    cells = ast.parse("\n".join(code)).body
-    nodes = ast.parse(source).body[1:]
-    assert list(map(ast.dump, cells[: len(nodes)])) == list(map(ast.dump, nodes))
 
 
 def short(name: str, budget: int):

@@ -69,41 +69,19 @@ def test_how_the_worlds_look():
 # ----------------------------------------------------------------------------------------- MiniPong
 
 
-FILM = """\
-#.......# #.......# #.......# #........ #........ #........ #........ #........ #........
-#.......# #......## #.......# #.......# #........ #........ #........ #........ #........
-#.......# #.......# #.....#.# #.......# #.......# #........ #........ #........ #........
-#.......# #.......# #.......# #....#..# #.......# #.......# #........ #........ #........
-......... ......... ......... ........# ....#...# ........# ........# ........# ........#
-......... ......... ......... ......... ........# ...#....# ........# ........# ........#
-......... ......... ......... ......... ......... ........# ..#.....# ........# #.......#
-......... ......... ......... ......... ......... ......... ........# .#......# ........#"""
-
-
-def test_a_point():
-    """A picture for each step: up to the agent's paddle, off the wall, below the opponent's."""
-    env, film = gym.make("MiniPong-v0", skill=0.3, render_mode="ansi").unwrapped, []
-    env.reset(seed=19)
-    for action in map(int, "100000111111"):
-        image, reward, terminated, _, _ = env.step(action)
-        film.append(env.render().split("\n"))
-    assert "\n".join(map(" ".join, zip(*film[3:], strict=True))) == FILM
-    assert (reward, terminated) == (1, True)
-    env.render_mode = "rgb_array"
-    assert (env.render()[8::16, 8::16] == image).all()
-
-
-def test_many_games():
-    """Played at random: images, rewards, ends and scores are as they always were."""
+def test_minipong():
+    """Games at random: images, rewards, ends, scores and text are as they always were."""
     rng, checksum = np.random.default_rng(0), 0
     for options in ({}, dict(points=3, skill=0.9)):
-        env = gym.wrappers.Autoreset(gym.make("MiniPong-v0", **options))
+        env = gym.wrappers.Autoreset(gym.make("MiniPong-v0", render_mode="ansi", **options))
         env.reset(seed=0)
         for action in rng.integers(2, size=3000):
             image, *ends = env.step(action)[:4]
-            told = str([*ends, env.unwrapped.score])
+            told = str([*ends, env.unwrapped.score, env.render()])
             checksum = zlib.crc32(image.tobytes() + told.encode(), checksum)
-    assert checksum == 2123766732, "another game: is it meant to be one?"
+    assert checksum == 823347058, "another game: is it meant to be one?"
+    env.unwrapped.render_mode = "rgb_array"
+    assert (env.render()[8::16, 8::16] == image).all()
 
 
 # ----------------------------------------------------------------------------------------- the door
