@@ -14,7 +14,6 @@ import ast
 import contextlib
 import csv
 import functools
-import itertools
 import json
 import multiprocessing
 import os
@@ -25,6 +24,7 @@ import textwrap
 import tomllib
 import traceback
 from collections import ChainMap, Counter
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import gymnasium as gym
@@ -68,7 +68,8 @@ class World(gym.Env):
 
 VECTOR, FOUR = gym.spaces.Box(-np.inf, np.inf, (7,)), gym.spaces.Discrete(4)
 SPACES = (VECTOR, FOUR), (VECTOR, gym.spaces.Box(-1, 1, (2,))), (gym.spaces.Discrete(5), FOUR)
-WORLDS = *[functools.partial(World, *spaces) for spaces in SPACES], Language
+WORLDS = [(functools.partial(World, *spaces), {}) for spaces in SPACES]  # and special options
+WORLDS.append((Language, dict(steps=300, alpha=5e-4)))  # steps: words
 
 # ---------------------------------------------------------------------------- the parts of a script
 
@@ -153,10 +154,6 @@ opened = functools.cache(Reference)
 # --------------------------------------------------------------------------- running and comparing
 
 
-class Stop(BaseException):
-    """Ends a training from within."""
-
-
 @functools.cache
 def program(source: str, student: str = "") -> tuple:
     """A script that calls __probe__ in place of its tags (but not before an `else`).
@@ -166,9 +163,8 @@ def program(source: str, student: str = "") -> tuple:
     """
     lines = source.splitlines()
     for tag in slide.parse(source).tags:
-        space, first = re.match("( *)(.*)", lines[tag.body.start - 1]).groups()
-        if not re.match("el(se|if)", first):
-            lines[tag.row - 1] = f"{space}__probe__({tag.tag!r}, locals())"
+        if space := re.match(" *+(?!else|elif)", lines[tag.body.start - 1]):
+            lines[tag.row - 1] = f"{space[0]}__probe__({tag.tag!r}, locals())"
     calls = lambda n: not isinstance(n, DEFINITIONS) and "train(" in ast.unparse(n)
     nodes = [ast.Module([n], []) for n in ast.parse(student).body if not calls(n)]
     whole = [(node, student) for node in nodes] + [("\n".join(lines), "\n".join(lines))]
@@ -176,7 +172,7 @@ def program(source: str, student: str = "") -> tuple:
     return tuple(compile(node, f"script\n{text}", "exec") for node, text in whole)
 
 
-def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> list:
+def run(codes: tuple, setting: tuple, most=np.inf, salt=0, free: Set[str] = frozenset()) -> list:
     """Train in a small world.
 
     All random generators get a new seed before each numbered line, so that drawing more or fewer
@@ -187,24 +183,24 @@ def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> li
         setting: (seed, world, variant).
         most: entries of the log; then the training ends.
         salt: changes the seeds of the last four of them.
+        free: names that are not logged.
 
     Returns:
         The log: ("[12]", variables) before each numbered line; at last what ended the training.
     """
     log, (seed, world, variant) = [], setting
 
-    def add(event: str, values: dict) -> None:
-        log.append((event, frozen(values)))
-        if len(log) == most:
-            raise Stop
-
     def probe(tag: str, values: dict) -> None:
         known = [*values.values(), *names.values()]
-        known += [x.action_space.np_random for x in known if isinstance(x, ENVIRONMENTS)]
+        known += [x.action_space.np_random for x in known if hasattr(x, "action_space")]
         generators = [x for x in known if isinstance(x, np.random.Generator)]
         drawn = [random.gauss(), torch.randn(1).item(), np.random.randn()]
         drawn += [g.integers(2**32, dtype=np.uint32) for g in generators]
-        add(f"[{tag}]", values | {"drawn": str(drawn)})  # differs if other numbers were drawn
+        values = values | {"drawn": str(drawn)}  # differs if other numbers were drawn
+        pairs = [pair for variable in values.items() for pair in leaves(*variable)]
+        log.append((f"[{tag}]", {name: x for name, x in pairs if not words(name) & free}))
+        if len(log) == most:
+            raise SystemExit
         random.seed(f"{seed} {tag} {len(log)} {salt * (len(log) > most - 5)}")
         number = random.getrandbits(32)
         torch.default_generator.manual_seed(number)
@@ -216,74 +212,62 @@ def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> li
     for code in codes[:-1]:
         with contextlib.suppress(Exception, SystemExit):
             exec(code, names)
-    with contextlib.suppress(Stop):
-        try:
-            exec(codes[-1], names)
-            options = (names.get("LITERAL", {}) if variant else {}) | SMALL | VARIANTS[variant]
-            make = WORLDS[world]
-            options |= dict(steps=300, alpha=5e-4) if make is Language else {}  # steps: words
-            for f in names.values():
-                if getattr(f, "__kwdefaults__", None):
-                    f.__kwdefaults__ = {k: options.get(k, v) for k, v in f.__kwdefaults__.items()}
-            given = make if "make" in names["train"].__code__.co_varnames[0] else make()
-            add("the end", {"what is returned": names["train"](given, seed=seed)})
-        except (Exception, SystemExit) as error:
-            says = (str(error) or "no message").splitlines()[0]
-            frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
-            where = [f.splitlines()[n].strip() for f, n in frames if f.startswith("script\n")][-1:]
-            add(f"{type(error).__name__}: {says}", {"where": f" in: {' '.join(where)}"})
+    try:
+        exec(codes[-1], names)
+        make, extra = WORLDS[world]
+        options = (names.get("LITERAL", {}) if variant else {}) | SMALL | VARIANTS[variant] | extra
+        for f in names.values():
+            if getattr(f, "__kwdefaults__", None):
+                f.__kwdefaults__ = {k: options.get(k, v) for k, v in f.__kwdefaults__.items()}
+        given = make if "make" in names["train"].__code__.co_varnames[0] else make()
+        returned = names["train"](given, seed=seed)
+        log.append(("the end", dict(leaves("what is returned", returned))))
+    except (Exception, SystemExit) as error:
+        frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
+        where = [f.splitlines()[n].strip() for f, n in frames if f.startswith("script\n")][-1:]
+        says = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+        if len(log) < most:  # else it ended above
+            log.append((says, {"where": f" in: {' '.join(where)}"}))
     return log
 
 
 run_once = functools.cache(run)
-TEXT = str, type(None)
-PLAIN = bool, int, float, np.generic, *TEXT
-ENVIRONMENTS = gym.Env, gym.vector.VectorEnv
-SKIPPED = *ENVIRONMENTS, gym.Space, torch.distributions.Distribution, type(np)
 
 
-def frozen(values: dict) -> dict:
-    """Variables as a flat dict of numbers and copied arrays: "y", "D.transitions[2]", ..."""
-    out = {}
+def leaves(name: str, x, depth: int = 0) -> Iterator[tuple]:
+    """A variable as numbers and copied arrays: ("y", 0.5), ("D.transitions[2]", array), ..."""
     flat = lambda tensors: torch.cat([torch.zeros(0), *[x.detach().flatten() for x in tensors]])
-
-    def put(name: str, x, depth: int = 0) -> None:
-        if isinstance(x, PLAIN):
-            out[name] = x
-        elif torch.is_tensor(x):
-            out[name] = x.detach().cpu().numpy().copy()
-            out[f"{name}.requires_grad"] = f"{x.requires_grad}"
-        elif isinstance(x, np.ndarray) and x.dtype != object:
-            out[name] = x.copy()
-        elif isinstance(x, torch.nn.Module):
-            put(f"{name}.weights", flat([*x.parameters(), *x.buffers()]))
-        elif isinstance(x, torch.optim.Optimizer):
-            put(f"{name}.exp_avg", flat([s["exp_avg"] for s in x.state.values() if "exp_avg" in s]))
-        elif isinstance(x, SKIPPED) or callable(x) or depth > 5:
-            return
-        elif hasattr(x, "__len__"):
-            items = list(x.values() if isinstance(x, dict) else x)
-            try:
-                put(name, np.array(items, float))
-            except (ValueError, TypeError, RuntimeError):  # not all alike: one by one
-                if {*map(type, items)} == {tuple}:  # a memory's transitions
-                    items = list(zip(*items, strict=False))
-                for i, v in enumerate(items):
-                    put(f"{name}[{i}]", v, depth + 1)
-        else:
-            for k, v in getattr(x, "__dict__", {}).items():
-                put(f"{name}.{k}", v, depth + 1)
-
-    for name, value in values.items():
-        put(name, value)
-    return out
+    if np.isscalar(x) or x is None:
+        yield name, x
+    elif torch.is_tensor(x):
+        yield name, x.detach().cpu().numpy().copy()
+        yield f"{name}.requires_grad", f"{x.requires_grad}"
+    elif isinstance(x, np.ndarray) and x.dtype != object:
+        yield name, x.copy()
+    elif isinstance(x, torch.nn.Module):
+        yield f"{name}.weights", flat([*x.parameters(), *x.buffers()]).numpy()
+    elif isinstance(x, torch.optim.Optimizer):
+        moments = [state["exp_avg"] for state in x.state.values() if "exp_avg" in state]
+        yield f"{name}.exp_avg", flat(moments).numpy()
+    elif hasattr(x, "__len__") and depth < 6:
+        items = list(x.values() if isinstance(x, dict) else x)
+        try:
+            yield name, np.array(items, float)
+        except (ValueError, TypeError, RuntimeError):  # not all alike: one by one
+            if {*map(type, items)} == {tuple}:  # a memory's transitions
+                items = list(zip(*items, strict=False))
+            for i, v in enumerate(items):
+                yield from leaves(f"{name}[{i}]", v, depth + 1)
+    elif type(x).__module__ == "homework" and depth < 6:  # the script's own
+        for k, v in vars(x).items():
+            yield from leaves(f"{name}.{k}", v, depth + 1)
 
 
 def unlike(x, y) -> str:
     """In what a value y differs from the right one x, " is 3, should be 4"; "" if they agree."""
     if np.array_equal(x, y):
         return ""
-    if isinstance(x, TEXT) or isinstance(y, TEXT):
+    if isinstance(x, str | None) or isinstance(y, str | None):
         return f" is {y}, should be {x}"
     if np.shape(x) != np.shape(y):
         return f" has the shape {np.shape(y)}, should have {np.shape(x)}"
@@ -292,13 +276,12 @@ def unlike(x, y) -> str:
     far = ~np.isclose(y, x, 0, 2e-3 * most + 1e-6, equal_nan=True)
     if far.mean() <= (0.01 if x.size > 1000 else 0):  # Adam makes steps of rounding errors
         return ""
-    at = tuple(np.argwhere(far)[0])
-    place = f"[{', '.join(map(str, at))}]" if at else ""
-    return f"{place} is {y[at]:.4g}, should be {x[at]:.4g}"
+    at = tuple(np.argwhere(far)[0].tolist())
+    return f"{list(at) or ''} is {y[at]:.4g}, should be {x[at]:.4g}"
 
 
-def compare(right: list, log: list, free: set[str]) -> tuple[int, str]:
-    """Find the first difference from the right log, other than in names which are free.
+def compare(right: list, log: list) -> tuple[int, str]:
+    """Find the first difference from the right log.
 
     Returns:
         In which entry, and what differs; (-1, "") if nothing does.
@@ -307,9 +290,9 @@ def compare(right: list, log: list, free: set[str]) -> tuple[int, str]:
         if event != came:
             return i, f"after it comes {came}{others.get('where', '')}, should come {event}"
         for name in values:
-            if name in others and not words(name) & (free | {"drawn", "where"}):
-                if says := unlike(values[name], others[name]):
-                    return i, name + says
+            both = name in others and name not in ("drawn", "where")
+            if both and (says := unlike(values[name], others[name])):
+                return i, name + says
     return -1, ""
 
 
@@ -317,28 +300,26 @@ def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) ->
     """Whether code that draws other random numbers has the same distributions after entry i."""
 
     def draws(codes: tuple, many: int) -> np.ndarray:
-        logs = [run(codes, setting, i + 5, salt)[i + 1 :] for salt in range(1, many + 1)]
+        logs = [run(codes, setting, i + 5, salt, free)[i + 1 :] for salt in range(1, many + 1)]
         pairs = [[pair for _, values in log for pair in sorted(values.items())] for log in logs]
-        keep = lambda name, x: not words(name) & free and not isinstance(x, TEXT)
-        rows = [[np.ravel(x) for name, x in row if keep(name, x)] for row in pairs]
-        return np.sort(np.array([np.concatenate(row) for row in rows], float), 0).T
+        rows = [[x for _, x in row if not isinstance(x, str | None)] for row in pairs]
+        return np.sort(np.array([np.concatenate(row, None) for row in rows], float), 0).T
 
     def odd(a: np.ndarray, b: np.ndarray, often: float) -> bool:
         values, times = np.unique(a.round(5), return_counts=True)
         common = values[times > often][:, None]
         if not np.isclose(common, b, rtol=1e-3, atol=1e-5).any(1).all():
             return True
-        ranks = [np.searchsorted(c, a, "right") for c in (a, b)]
-        return np.abs(ranks[0] - ranks[1]).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
+        apart = np.searchsorted(a, a, "right") - np.searchsorted(b, a, "right")
+        return np.abs(apart).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
 
-    if WORLDS[setting[1]] is Language:  # slow
-        return False
+    def same(many: int, often: float) -> bool:
+        pairs = zip(draws(right, many), draws(other, many), strict=True)
+        return not any(unlike(a, b) and (odd(a, b, often) or odd(b, a, often)) for a, b in pairs)
+
     with contextlib.suppress(ValueError):  # other shapes
-        for many, often in ((8, 7), (DRAWS, DRAWS / 20)):  # a few show most differences
-            pairs = zip(draws(right, many), draws(other, many), strict=True)
-            if any(unlike(a, b) and (odd(a, b, often) or odd(b, a, often)) for a, b in pairs):
-                return False
-        return True
+        slow = WORLDS[setting[1]][0] is Language
+        return not slow and same(8, 7) and same(DRAWS, DRAWS / 20)  # a few show most differences
     return False
 
 
@@ -377,8 +358,8 @@ def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
     """ "" if a program with code of a student does the same, or else what differs."""
     for setting in reference.settings(seed):
         right = run_once(reference.program, setting)
-        log = run(mine, setting, 2 * len(right))
-        i, says = compare(right, log, free)
+        log = run(mine, setting, 2 * len(right), free=free)
+        i, says = compare(right, log)
         other = right[i][1].get("drawn") != log[i][1].get("drawn")  # other random numbers
         if not says or other and i and alike(reference.program, mine, setting, i - 1, free):
             continue
@@ -392,18 +373,18 @@ def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
         step = before.get("step", before.get("t", f"after {right[i - 1][0]}"))
         says = f"differs {'at step ' * isinstance(step, int)}{step}: {says}"
         for sentence, wrong in [m[1:] for m in reference.mistakes if m[0] == at]:
-            if not compare(log, run(program(wrong), setting, min(len(log), i + 80)), free)[1]:
+            if not compare(log, run(program(wrong), setting, min(len(log), i + 80)))[1]:
                 return f"{says}\nas if: {sentence}"
         return says
     return ""
 
 
 def likely(source: str) -> str:
-    """The script whose tags a file has."""
-    tags = lambda text: set(re.findall(r"# \[\w+\] .{9}", text))
-    every = [(slide.ROOT / f"{name}.py").read_text("utf-8") for name in slide.SCRIPTS]
-    shared = [len(tags(source) & tags(text)) for text in every]
-    return slide.SCRIPTS[np.argmax(shared)] if any(shared) else ""
+    """The script whose tags a file has; "" if it has none."""
+    read = lambda name: (slide.ROOT / f"{name}.py").read_text("utf-8")
+    tags = [(n, tag) for n in slide.SCRIPTS for tag in re.findall(r"# \[\w+\] .{9}", read(n))]
+    shared = Counter(name for name, tag in tags if tag in source)
+    return max(shared, key=shared.get, default="")
 
 
 # ------------------------------------------------------------------------------- files of students
@@ -428,10 +409,9 @@ def work(sender, folder: str, against: Path, source: str, at: str, seed: int) ->
 
         resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))  # bytes
     try:
-        says = judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed)
+        sender.send(judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed))
     except Exception as error:  # not Python, for instance
-        says = f"{type(error).__name__}: {error}"
-    sender.send(says)
+        sender.send(f"{type(error).__name__}: {error}")
 
 
 def answer(against: Path, source: str, at: str, seed: int = 0, timeout: float = 60) -> str:
@@ -490,7 +470,7 @@ def task(reference: Reference, at: str) -> str:
     If other lines are nested in a line, its head stays above the error: `while ...:`.
     """
     rows, own = reference.own[at], text(reference.source, reference.own[at])
-    tree, error = ast.parse(reference.source), "raise NotImplementedError({})"
+    error = "raise NotImplementedError({})"
     if at not in reference.tags:
         piece = ast.parse(own)
         for node in ast.walk(piece):
@@ -499,18 +479,18 @@ def task(reference: Reference, at: str) -> str:
                 node.body = node.body[: bool(ast.get_docstring(node))] + says
         return ast.unparse(piece)
     log, lines = run_once(reference.program, reference.settings(0)[0]), []
-    after = ChainMap(*[then for (tag, _), (_, then) in itertools.pairwise(log) if tag == f"[{at}]"])
+    after = ChainMap(*[log[i + 1][1] for i, (tag, _) in enumerate(log) if tag == f"[{at}]"])
     stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own))) - {"_"}
     for name in sorted(stored & words(reference.put(at, ""))):
         value = after.get(name)
         shape = str(tuple(SIZES.get(n, n) for n in np.shape(value))).replace("'", "")
         kind = f", {getattr(value, 'dtype', type(value).__name__)} {shape}" * (name in after)
         lines.append(f"# to assign: {name}{kind}".removesuffix(" ()"))
-    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
-    heads = {n.lineno for n in statements if n.lineno in rows and n.end_lineno >= rows.stop}
-    heads |= {rows.start} if own.startswith("else:") else set()
-    for row in sorted(heads):
-        head = own.splitlines()[row - rows.start]
+    around = lambda n: isinstance(n, ast.stmt) and n.lineno in rows and n.end_lineno >= rows.stop
+    heads = [n.lineno - rows.start for n in ast.walk(ast.parse(reference.source)) if around(n)]
+    heads = [0] * own.startswith("else:") + heads  # from the outermost to the innermost
+    for row in heads:
+        head = own.splitlines()[row]
         lines.append(re.sub(r"^( *(?:for .*? in|while|if|elif) ).*", r"\1...:", head))
     space = re.match(" *", lines[-1])[0] + " " * 4 if heads else ""
     says = textwrap.shorten(f"[{at}] {reference.tags[at].text}", 60, placeholder=" ...")
