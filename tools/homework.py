@@ -13,9 +13,9 @@ import argparse
 import ast
 import contextlib
 import csv
+import faulthandler
 import functools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -24,6 +24,7 @@ import textwrap
 import tomllib
 import traceback
 from collections import ChainMap, Counter
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
 
 import gymnasium as gym
@@ -231,7 +232,7 @@ run_once = functools.cache(run)
 
 
 def leaves(name: str, x, depth: int = 0):
-    """Yield a variable as numbers and copied arrays: ("y", 0.5), ("D.parts[2]", array), ..."""
+    """Yield a variable's parts: the name ("y", "D.transitions[2]"), a number or a copied array."""
     flat = lambda tensors: np.concatenate([[], *[tensor.detach() for tensor in tensors]], None)
     if np.isscalar(x) or x is None:
         yield name, x
@@ -293,21 +294,23 @@ def compare(right: list, log: list) -> tuple[int, str]:
 def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) -> bool:
     """Whether code that draws other random numbers has the same distributions after entry i."""
 
-    def draws(codes: tuple) -> np.ndarray:
-        logs = [run(codes, setting, i + 5, salt, free)[i + 1 :] for salt in range(1, DRAWS + 1)]
+    def draws(codes: tuple, many: int) -> np.ndarray:
+        logs = [run(codes, setting, i + 5, salt, free)[i + 1 :] for salt in range(1, many + 1)]
         pairs = [[pair for _, values in log for pair in sorted(values.items())] for log in logs]
         rows = [[x for _, x in row if not isinstance(x, str | None)] for row in pairs]
         return np.sort(np.array([np.concatenate(row, None) for row in rows], float), 0).T
 
     def odd(a: np.ndarray, b: np.ndarray) -> bool:
         values, times = np.unique(a.round(5), return_counts=True)
-        common = values[times > DRAWS / 20][:, None]
+        common = values[times > max(7, len(a) / 20)][:, None]
         found = np.isclose(common, b, rtol=1e-3, atol=1e-5).any(1).all()
         apart = np.searchsorted(a, a, "right") - np.searchsorted(b, a, "right")
-        return not found or np.abs(apart).max() > 2.2 * np.sqrt(2 * DRAWS)  # Kolmogorov, Smirnov
+        return not found or np.abs(apart).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
 
+    # At first a few draws, which show most differences; all of them only if those are alike.
+    columns = (zip(draws(right, n), draws(other, n), strict=True) for n in (8, DRAWS))
+    pairs = (pair for column in columns for pair in column)
     with contextlib.suppress(ValueError):  # other shapes
-        pairs = zip(draws(right), draws(other), strict=True)
         return not any(unlike(a, b) and (odd(a, b) or odd(b, a)) for a, b in pairs)
     return False
 
@@ -372,8 +375,7 @@ def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
 def likely(source: str) -> str:
     """The script whose tags a file has; "" if it has none."""
     tags = lambda name: slide.read(slide.ROOT / f"{name}.py").tags
-    seen = lambda tag: f"# [{tag.tag}] {tag.text[:9]}" in source
-    found = [name for name in slide.SCRIPTS for tag in tags(name) if seen(tag)]
+    found = [n for n in slide.SCRIPTS for t in tags(n) if f"# [{t.tag}] {t.text[:9]}" in source]
     return max(found, key=found.count, default="")
 
 
@@ -389,36 +391,31 @@ def source_of(path: Path) -> str:
     return source
 
 
-def work(sender, folder: str, against: Path, source: str, at: str, seed: int) -> None:
-    """judge(), in a process of its own, which sends what it says."""
+def work(folder: str, against: Path, source: str, at: str, seed: int, timeout: float) -> str:
+    """judge(), in a process of its own, which ends at the latest soon after the timeout."""
     for stream in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+    faulthandler.dump_traceback_later(timeout + 1, exit=True, file=2)
     os.chdir(folder)
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))  # bytes
     try:
-        sender.send(judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed))
-    except Exception as error:  # not Python, for instance
-        sender.send(f"{type(error).__name__}: {error}")
+        return judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed)
+    except BaseException as error:  # not Python, for instance
+        return f"{type(error).__name__}: {error}"
 
 
 def answer(against: Path, source: str, at: str, seed: int = 0, timeout: float = 60) -> str:
     """judge() for a student's code; what hangs or crashes costs this line only."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory() as folder:
-        given = sender, folder, against, source, at, seed
-        process = multiprocessing.Process(target=work, args=given)
-        process.start()
-        sender.close()
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1) as pool:
         try:
-            return receiver.recv() if receiver.poll(timeout) else "no answer in time: endless?"
-        except EOFError:
+            return pool.submit(work, folder, against, source, at, seed, timeout).result(timeout)
+        except TimeoutError:
+            return "no answer in time: endless?"
+        except BrokenExecutor:
             return "Python ended: a crash, or exit()?"
-        finally:
-            process.kill()
-            process.join()
 
 
 def check(flags) -> int:
