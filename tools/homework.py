@@ -80,7 +80,7 @@ def parts(source: str) -> dict[str, range]:
     tags = slide.parse(source).tags
     rows, tagged = {tag.tag: tag.body for tag in tags}, {tag.function for tag in tags} | {"main"}
     for node in ast.parse(source).body:
-        if hasattr(node, "name") and node.name not in tagged:
+        if hasattr(node, "decorator_list") and node.name not in tagged:
             first = min(n.lineno for n in [node, *node.decorator_list])
             rows[node.name] = range(first, node.end_lineno + 1)
     return rows
@@ -163,7 +163,7 @@ def program(source: str, student: str = "") -> tuple:
     for tag in slide.parse(source).tags:
         if space := re.match(" *+(?!else|elif)", lines[tag.body.start - 1]):
             lines[tag.row - 1] = f"{space[0]}__probe__({tag.tag!r}, locals())"
-    calls = lambda n: not hasattr(n, "name") and "train(" in ast.unparse(n)
+    calls = lambda n: not hasattr(n, "decorator_list") and "train(" in ast.unparse(n)
     nodes = [ast.Module([n], []) for n in ast.parse(student).body if not calls(n)]
     whole = [(node, student) for node in nodes] + [("\n".join(lines), "\n".join(lines))]
     # The source is the name of the file, too: there an error finds its statement.
@@ -190,7 +190,8 @@ def run(codes: tuple, setting: tuple, most: int = 9**9, salt=0, free=frozenset()
 
     def probe(tag: str, values: dict) -> None:
         known = [*values.values(), *names.values()]
-        known += [x.action_space.np_random for x in known if hasattr(x, "action_space")]
+        spaces = [getattr(x, "action_space", None) for x in known]
+        known += [space.np_random for space in spaces if isinstance(space, gym.Space)]
         generators = [x for x in known if isinstance(x, np.random.Generator)]
         drawn = [random.gauss(), torch.randn(1).item(), np.random.randn()]
         drawn += [g.integers(2**32, dtype=np.uint32) for g in generators]
@@ -245,7 +246,7 @@ def leaves(name: str, x, depth: int = 0):
         yield f"{name}.weights", flat([*x.parameters(), *x.buffers()])
     elif isinstance(x, torch.optim.Optimizer):
         yield f"{name}.exp_avg", flat([s["exp_avg"] for s in x.state.values() if "exp_avg" in s])
-    elif hasattr(x, "__len__") and depth < 6:
+    elif hasattr(x, "__len__") and not callable(x) and depth < 6:
         items = list(x.values() if isinstance(x, dict) else x)
         try:
             yield name, np.array(items, float)
@@ -254,7 +255,7 @@ def leaves(name: str, x, depth: int = 0):
                 items = list(zip(*items, strict=False))
             for i, v in enumerate(items):
                 yield from leaves(f"{name}[{i}]", v, depth + 1)
-    elif type(x).__module__ == "homework" and depth < 6:  # the script's own
+    elif type(x).__module__ == "homework" and depth < 6:  # of the script's own class
         for k, v in vars(x).items():
             yield from leaves(f"{name}.{k}", v, depth + 1)
 
