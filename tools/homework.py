@@ -230,6 +230,7 @@ def run(codes: tuple, setting: tuple, most: int = 9**9, salt=0, free=frozenset()
 
 
 run_once = functools.cache(run)
+SKIPPED = gym.Env, gym.vector.VectorEnv, gym.Space, torch.distributions.Distribution, type(np)
 
 
 def leaves(name: str, x, depth: int = 0):
@@ -246,7 +247,9 @@ def leaves(name: str, x, depth: int = 0):
         yield f"{name}.weights", flat([*x.parameters(), *x.buffers()])
     elif isinstance(x, torch.optim.Optimizer):
         yield f"{name}.exp_avg", flat([s["exp_avg"] for s in x.state.values() if "exp_avg" in s])
-    elif hasattr(x, "__len__") and not callable(x) and depth < 6:
+    elif isinstance(x, SKIPPED) or callable(x) or depth > 5:
+        return
+    elif hasattr(x, "__len__"):
         items = list(x.values() if isinstance(x, dict) else x)
         try:
             yield name, np.array(items, float)
@@ -255,8 +258,8 @@ def leaves(name: str, x, depth: int = 0):
                 items = list(zip(*items, strict=False))
             for i, v in enumerate(items):
                 yield from leaves(f"{name}[{i}]", v, depth + 1)
-    elif type(x).__module__ == "homework" and depth < 6:  # of the script's own class
-        for k, v in vars(x).items():
+    else:
+        for k, v in getattr(x, "__dict__", {}).items():
             yield from leaves(f"{name}.{k}", v, depth + 1)
 
 
@@ -440,12 +443,10 @@ def check(flags) -> int:
             failing |= {*re.findall(r"differs.*?: (\w+)", says)}
             page = f" docs/html/{against.stem}.html#{at}" * ("as if" in says)
             print(f"{f'[{at}]':5}", (says or "ok" + given).replace("\n", "\n      ") + page)
-    if flags.csv:
-        with flags.csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("file", "line", "points", "says"), *table])
-    if flags.gradescope:
-        tests = [dict(name=f"{p} [{at}]", score=n, max_score=1, output=s) for p, at, n, s in table]
-        flags.gradescope.write_text(json.dumps(dict(tests=tests), indent=1), "utf-8")
+    with flags.csv.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "line", "points", "says"), *table])
+    tests = [dict(name=f"{p} [{at}]", score=n, max_score=1, output=s) for p, at, n, s in table]
+    flags.gradescope.write_text(json.dumps(dict(tests=tests), indent=1), "utf-8")
     return int(not all(points for _, _, points, _ in table))
 
 
@@ -519,9 +520,9 @@ def make(flags) -> None:
         print(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
         own, new = reference.own[at], task(reference, at)
         notes = reference.tags[at].notes if at in reference.tags and not flags.hints else 0
-        solution = text(reference.source, own)
-        if " ...:" not in new:  # else other lines are nested in it, and it stays as it is
-            solution = f"### BEGIN SOLUTION\n{solution}\n### END SOLUTION"
+        # If other lines are nested in it, it stays as it is.
+        frame = "{}" if " ...:" in new else "### BEGIN SOLUTION\n{}\n### END SOLUTION"
+        solution = frame.format(text(reference.source, own))
         edits.append((range(own.start - notes, own.stop), new, solution))
     flags.out.joinpath("source", flags.out.name).mkdir(parents=True, exist_ok=True)
     blank, solved = [splice(reference.source, [(e[0], e[i]) for e in edits]) for i in (1, 2)]
@@ -553,7 +554,7 @@ def rate(flags) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.homework")
-    flag, path = parser.add_argument, dict(type=Path)
+    flag, path, file = parser.add_argument, dict(type=Path), dict(type=Path, default=os.devnull)
     flag("command", choices=["make", "check", "rate"], help="make an assignment; check; count")
     flag("files", nargs="*", **path, help="a script (make), files of students (check)")
     flag("--lines", type=lambda text: text.split(","), help="6,12,gae: only these")
@@ -561,8 +562,8 @@ def main(argv: list[str] | None = None) -> int:
     flag("--hints", action="store_true", help="make: keep the explanations")
     flag("--against", **path, help="check: the script that is right")
     flag("--whole", action="store_true", help="check: run the whole file beside it")
-    flag("--csv", **path, help="check: a table of file, line, points, what is wrong")
-    flag("--gradescope", **path, help="check: the same as Gradescope's results.json")
+    flag("--csv", **file, help="check: a table of file, line, points, what is wrong")
+    flag("--gradescope", **file, help="check: the same as Gradescope's results.json")
     flag("--seed", type=int, default=0, help="check: another one for hidden checks")
     flag("--timeout", type=float, default=60, help="check: seconds for a line")
     flags = parser.parse_args(argv)
