@@ -554,7 +554,8 @@ def rate(flags) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.homework")
-    flag, path, file = parser.add_argument, dict(type=Path), dict(type=Path, default=os.devnull)
+    flag, path = parser.add_argument, dict(type=Path)
+    table = path | dict(default=os.devnull)  # without the flag it goes nowhere
     flag("command", choices=["make", "check", "rate"], help="make an assignment; check; count")
     flag("files", nargs="*", **path, help="a script (make), files of students (check)")
     flag("--lines", type=lambda text: text.split(","), help="6,12,gae: only these")
@@ -562,8 +563,8 @@ def main(argv: list[str] | None = None) -> int:
     flag("--hints", action="store_true", help="make: keep the explanations")
     flag("--against", **path, help="check: the script that is right")
     flag("--whole", action="store_true", help="check: run the whole file beside it")
-    flag("--csv", **file, help="check: a table of file, line, points, what is wrong")
-    flag("--gradescope", **file, help="check: the same as Gradescope's results.json")
+    flag("--csv", **table, help="check: a table of file, line, points, what is wrong")
+    flag("--gradescope", **table, help="check: the same as Gradescope's results.json")
     flag("--seed", type=int, default=0, help="check: another one for hidden checks")
     flag("--timeout", type=float, default=60, help="check: seconds for a line")
     flags = parser.parse_args(argv)
