@@ -312,10 +312,9 @@ def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) ->
         return not found or np.abs(apart).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
 
     # At first a few draws, which show most differences; all of them only if those are alike.
-    columns = (zip(draws(right, n), draws(other, n), strict=True) for n in (8, DRAWS))
-    pairs = (pair for column in columns for pair in column)
+    tests = (zip(draws(right, n), draws(other, n), strict=True) for n in (8, DRAWS))
     with contextlib.suppress(ValueError):  # other shapes
-        return not any(unlike(a, b) and (odd(a, b) or odd(b, a)) for a, b in pairs)
+        return not any(unlike(a, b) and (odd(a, b) or odd(b, a)) for test in tests for a, b in test)
     return False
 
 
