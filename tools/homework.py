@@ -13,10 +13,9 @@ import argparse
 import ast
 import contextlib
 import csv
+import faulthandler
 import functools
-import itertools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -25,6 +24,7 @@ import textwrap
 import tomllib
 import traceback
 from collections import ChainMap, Counter
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
 
 import gymnasium as gym
@@ -43,7 +43,6 @@ VARIANTS = dict(n_steps=3), dict(clip=0.02)  # the second with LITERAL: each bra
 SIZES = {6: "batch", 3: "n_envs", 5: "horizon", 9: "n_outputs", 8: "hidden", 7: "n_features"}
 DRAWS = 150  # random draws, of which distributions are compared
 MISTAKES, ANSWERS = slide.ROOT / "tools/mistakes.toml", slide.ROOT / "tests/right_answers.toml"
-DEFINITIONS = ast.FunctionDef, ast.ClassDef
 
 
 class World(gym.Env):
@@ -81,7 +80,7 @@ def parts(source: str) -> dict[str, range]:
     tags = slide.parse(source).tags
     rows, tagged = {tag.tag: tag.body for tag in tags}, {tag.function for tag in tags} | {"main"}
     for node in ast.parse(source).body:
-        if isinstance(node, DEFINITIONS) and node.name not in tagged:
+        if hasattr(node, "decorator_list") and node.name not in tagged:
             first = min(n.lineno for n in [node, *node.decorator_list])
             rows[node.name] = range(first, node.end_lineno + 1)
     return rows
@@ -141,7 +140,7 @@ class Reference:
 
     def settings(self, seed: int) -> list[tuple]:
         """The trainings that the script takes: (seed, world, variant)."""
-        every = [(2 * seed + v, w, v) for w in range(len(WORLDS)) for v in (0, 1)]
+        every = [(2 * seed + v, world, v) for world in WORLDS for v in (0, 1)]
         ends = {setting: run_once(self.program, setting)[-1][0] for setting in every}
         if not (fit := [s for s in every if re.match("the end|FloatingPoint", ends[s])]):
             raise BadInput(f"the script runs in no small world: {ends[every[0]]}")
@@ -153,10 +152,6 @@ opened = functools.cache(Reference)
 # --------------------------------------------------------------------------- running and comparing
 
 
-class Stop(BaseException):
-    """Ends a training from within."""
-
-
 @functools.cache
 def program(source: str, student: str = "") -> tuple:
     """A script that calls __probe__ in place of its tags (but not before an `else`).
@@ -166,17 +161,16 @@ def program(source: str, student: str = "") -> tuple:
     """
     lines = source.splitlines()
     for tag in slide.parse(source).tags:
-        space, first = re.match("( *)(.*)", lines[tag.body.start - 1]).groups()
-        if not re.match("el(se|if)", first):
-            lines[tag.row - 1] = f"{space}__probe__({tag.tag!r}, locals())"
-    calls = lambda n: not isinstance(n, DEFINITIONS) and "train(" in ast.unparse(n)
+        if space := re.match(" *+(?!else|elif)", lines[tag.body.start - 1]):
+            lines[tag.row - 1] = f"{space[0]}__probe__({tag.tag!r}, locals())"
+    calls = lambda n: not hasattr(n, "decorator_list") and "train(" in ast.unparse(n)
     nodes = [ast.Module([n], []) for n in ast.parse(student).body if not calls(n)]
     whole = [(node, student) for node in nodes] + [("\n".join(lines), "\n".join(lines))]
     # The source is the name of the file, too: there an error finds its statement.
     return tuple(compile(node, f"script\n{text}", "exec") for node, text in whole)
 
 
-def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> list:
+def run(codes: tuple, setting: tuple, most: int = 9**9, salt=0, free=frozenset()) -> list:
     """Train in a small world.
 
     All random generators get a new seed before each numbered line, so that drawing more or fewer
@@ -187,24 +181,25 @@ def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> li
         setting: (seed, world, variant).
         most: entries of the log; then the training ends.
         salt: changes the seeds of the last four of them.
+        free: names that are not logged.
 
     Returns:
         The log: ("[12]", variables) before each numbered line; at last what ended the training.
     """
-    log, (seed, world, variant) = [], setting
-
-    def add(event: str, values: dict) -> None:
-        log.append((event, frozen(values)))
-        if len(log) == most:
-            raise Stop
+    log, (seed, make, variant) = [], setting
 
     def probe(tag: str, values: dict) -> None:
         known = [*values.values(), *names.values()]
-        known += [x.action_space.np_random for x in known if isinstance(x, ENVIRONMENTS)]
+        spaces = [getattr(x, "action_space", None) for x in known]
+        known += [space.np_random for space in spaces if isinstance(space, gym.Space)]
         generators = [x for x in known if isinstance(x, np.random.Generator)]
         drawn = [random.gauss(), torch.randn(1).item(), np.random.randn()]
         drawn += [g.integers(2**32, dtype=np.uint32) for g in generators]
-        add(f"[{tag}]", values | {"drawn": str(drawn)})  # differs if other numbers were drawn
+        values = values | {"drawn": str(drawn)}  # differs if other numbers were drawn
+        pairs = [pair for variable in values.items() for pair in leaves(*variable)]
+        log.append((f"[{tag}]", {name: x for name, x in pairs if not words(name) & free}))
+        if len(log) == most:
+            raise SystemExit
         random.seed(f"{seed} {tag} {len(log)} {salt * (len(log) > most - 5)}")
         number = random.getrandbits(32)
         torch.default_generator.manual_seed(number)
@@ -216,74 +211,63 @@ def run(codes: tuple, setting: tuple, most: float = np.inf, salt: int = 0) -> li
     for code in codes[:-1]:
         with contextlib.suppress(Exception, SystemExit):
             exec(code, names)
-    with contextlib.suppress(Stop):
-        try:
-            exec(codes[-1], names)
-            options = (names.get("LITERAL", {}) if variant else {}) | SMALL | VARIANTS[variant]
-            make = WORLDS[world]
-            options |= dict(steps=300, alpha=5e-4) if make is Language else {}  # steps: words
-            for f in names.values():
-                if getattr(f, "__kwdefaults__", None):
-                    f.__kwdefaults__ = {k: options.get(k, v) for k, v in f.__kwdefaults__.items()}
-            given = make if "make" in names["train"].__code__.co_varnames[0] else make()
-            add("the end", {"what is returned": names["train"](given, seed=seed)})
-        except (Exception, SystemExit) as error:
-            says = (str(error) or "no message").splitlines()[0]
-            frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
-            where = [f.splitlines()[n].strip() for f, n in frames if f.startswith("script\n")][-1:]
-            add(f"{type(error).__name__}: {says}", {"where": f" in: {' '.join(where)}"})
-    return log
+    try:
+        exec(codes[-1], names)
+        options = (names.get("LITERAL", {}) if variant else {}) | SMALL | VARIANTS[variant]
+        options |= dict(steps=300, alpha=5e-4) if make is Language else {}  # steps: words
+        for f in names.values():
+            if getattr(f, "__kwdefaults__", None):
+                f.__kwdefaults__ = {k: options.get(k, v) for k, v in f.__kwdefaults__.items()}
+        given = make if "make" in names["train"].__code__.co_varnames[0] else make()
+        returned = names["train"](given, seed=seed)
+        log.append(("the end", dict(leaves("what is returned", returned))))
+    except (Exception, SystemExit) as error:
+        frames = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
+        where = [f.splitlines()[n].strip() for f, n in frames if f.startswith("script\n")][-1:]
+        says = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+        log.append((says, {"where": f" in: {' '.join(where)}"}))
+    return log[:most]
 
 
 run_once = functools.cache(run)
-TEXT = str, type(None)
-PLAIN = bool, int, float, np.generic, *TEXT
-ENVIRONMENTS = gym.Env, gym.vector.VectorEnv
-SKIPPED = *ENVIRONMENTS, gym.Space, torch.distributions.Distribution, type(np)
+SKIPPED = gym.Env, gym.vector.VectorEnv, gym.Space, torch.distributions.Distribution, type(np)
 
 
-def frozen(values: dict) -> dict:
-    """Variables as a flat dict of numbers and copied arrays: "y", "D.transitions[2]", ..."""
-    out = {}
-    flat = lambda tensors: torch.cat([torch.zeros(0), *[x.detach().flatten() for x in tensors]])
-
-    def put(name: str, x, depth: int = 0) -> None:
-        if isinstance(x, PLAIN):
-            out[name] = x
-        elif torch.is_tensor(x):
-            out[name] = x.detach().cpu().numpy().copy()
-            out[f"{name}.requires_grad"] = f"{x.requires_grad}"
-        elif isinstance(x, np.ndarray) and x.dtype != object:
-            out[name] = x.copy()
-        elif isinstance(x, torch.nn.Module):
-            put(f"{name}.weights", flat([*x.parameters(), *x.buffers()]))
-        elif isinstance(x, torch.optim.Optimizer):
-            put(f"{name}.exp_avg", flat([s["exp_avg"] for s in x.state.values() if "exp_avg" in s]))
-        elif isinstance(x, SKIPPED) or callable(x) or depth > 5:
-            return
-        elif hasattr(x, "__len__"):
-            items = list(x.values() if isinstance(x, dict) else x)
-            try:
-                put(name, np.array(items, float))
-            except (ValueError, TypeError, RuntimeError):  # not all alike: one by one
-                if {*map(type, items)} == {tuple}:  # a memory's transitions
-                    items = list(zip(*items, strict=False))
-                for i, v in enumerate(items):
-                    put(f"{name}[{i}]", v, depth + 1)
-        else:
-            for k, v in getattr(x, "__dict__", {}).items():
-                put(f"{name}.{k}", v, depth + 1)
-
-    for name, value in values.items():
-        put(name, value)
-    return out
+def leaves(name: str, x, depth: int = 0):
+    """Yield a variable's parts: the name ("y", "D.transitions[2]"), a number or a copied array."""
+    flat = lambda tensors: np.concatenate([[], *[tensor.detach() for tensor in tensors]], None)
+    if np.isscalar(x) or x is None:
+        yield name, x
+    elif torch.is_tensor(x):
+        yield name, x.detach().cpu().numpy().copy()
+        yield f"{name}.requires_grad", f"{x.requires_grad}"
+    elif isinstance(x, np.ndarray) and x.dtype != object:
+        yield name, x.copy()
+    elif isinstance(x, torch.nn.Module):
+        yield f"{name}.weights", flat([*x.parameters(), *x.buffers()])
+    elif isinstance(x, torch.optim.Optimizer):
+        yield f"{name}.exp_avg", flat([s["exp_avg"] for s in x.state.values() if "exp_avg" in s])
+    elif isinstance(x, SKIPPED) or callable(x) or depth > 5:
+        return
+    elif hasattr(x, "__len__"):
+        items = list(x.values() if isinstance(x, dict) else x)
+        try:
+            yield name, np.array(items, float)
+        except (ValueError, TypeError, RuntimeError):  # not all alike: one by one
+            if {*map(type, items)} == {tuple}:  # a memory's transitions
+                items = list(zip(*items, strict=False))
+            for i, v in enumerate(items):
+                yield from leaves(f"{name}[{i}]", v, depth + 1)
+    else:
+        for k, v in getattr(x, "__dict__", {}).items():
+            yield from leaves(f"{name}.{k}", v, depth + 1)
 
 
 def unlike(x, y) -> str:
     """In what a value y differs from the right one x, " is 3, should be 4"; "" if they agree."""
     if np.array_equal(x, y):
         return ""
-    if isinstance(x, TEXT) or isinstance(y, TEXT):
+    if isinstance(x, str | None) or isinstance(y, str | None):
         return f" is {y}, should be {x}"
     if np.shape(x) != np.shape(y):
         return f" has the shape {np.shape(y)}, should have {np.shape(x)}"
@@ -292,13 +276,12 @@ def unlike(x, y) -> str:
     far = ~np.isclose(y, x, 0, 2e-3 * most + 1e-6, equal_nan=True)
     if far.mean() <= (0.01 if x.size > 1000 else 0):  # Adam makes steps of rounding errors
         return ""
-    at = tuple(np.argwhere(far)[0])
-    place = f"[{', '.join(map(str, at))}]" if at else ""
-    return f"{place} is {y[at]:.4g}, should be {x[at]:.4g}"
+    at = tuple(np.argwhere(far)[0].tolist())
+    return f"{list(at) or ''} is {y[at]:.4g}, should be {x[at]:.4g}"
 
 
-def compare(right: list, log: list, free: set[str]) -> tuple[int, str]:
-    """Find the first difference from the right log, other than in names which are free.
+def compare(right: list, log: list) -> tuple[int, str]:
+    """Find the first difference from the right log.
 
     Returns:
         In which entry, and what differs; (-1, "") if nothing does.
@@ -306,10 +289,9 @@ def compare(right: list, log: list, free: set[str]) -> tuple[int, str]:
     for i, ((event, values), (came, others)) in enumerate(zip(right, log, strict=False)):
         if event != came:
             return i, f"after it comes {came}{others.get('where', '')}, should come {event}"
-        for name in values:
-            if name in others and not words(name) & (free | {"drawn", "where"}):
-                if says := unlike(values[name], others[name]):
-                    return i, name + says
+        for name in [n for n in values if n in others and n not in ("drawn", "where")]:
+            if says := unlike(values[name], others[name]):
+                return i, name + says
     return -1, ""
 
 
@@ -317,28 +299,22 @@ def alike(right: tuple, other: tuple, setting: tuple, i: int, free: set[str]) ->
     """Whether code that draws other random numbers has the same distributions after entry i."""
 
     def draws(codes: tuple, many: int) -> np.ndarray:
-        logs = [run(codes, setting, i + 5, salt)[i + 1 :] for salt in range(1, many + 1)]
+        logs = [run(codes, setting, i + 5, salt, free)[i + 1 :] for salt in range(1, many + 1)]
         pairs = [[pair for _, values in log for pair in sorted(values.items())] for log in logs]
-        keep = lambda name, x: not words(name) & free and not isinstance(x, TEXT)
-        rows = [[np.ravel(x) for name, x in row if keep(name, x)] for row in pairs]
-        return np.sort(np.array([np.concatenate(row) for row in rows], float), 0).T
+        rows = [[x for _, x in row if not isinstance(x, str | None)] for row in pairs]
+        return np.sort(np.array([np.concatenate(row, None) for row in rows], float), 0).T
 
-    def odd(a: np.ndarray, b: np.ndarray, often: float) -> bool:
+    def odd(a: np.ndarray, b: np.ndarray) -> bool:
         values, times = np.unique(a.round(5), return_counts=True)
-        common = values[times > often][:, None]
-        if not np.isclose(common, b, rtol=1e-3, atol=1e-5).any(1).all():
-            return True
-        ranks = [np.searchsorted(c, a, "right") for c in (a, b)]
-        return np.abs(ranks[0] - ranks[1]).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
+        common = values[times > (7 if len(a) == 8 else len(a) / 20)][:, None]
+        found = np.isclose(common, b, rtol=1e-3, atol=1e-5).any(1).all()
+        apart = np.searchsorted(a, a, "right") - np.searchsorted(b, a, "right")
+        return not found or np.abs(apart).max() > 2.2 * np.sqrt(2 * len(a))  # Kolmogorov, Smirnov
 
-    if WORLDS[setting[1]] is Language:  # slow
-        return False
+    # At first a few draws, which show most differences; all of them only if those are alike.
+    tests = (zip(draws(right, n), draws(other, n), strict=True) for n in (8, DRAWS))
     with contextlib.suppress(ValueError):  # other shapes
-        for many, often in ((8, 7), (DRAWS, DRAWS / 20)):  # a few show most differences
-            pairs = zip(draws(right, many), draws(other, many), strict=True)
-            if any(unlike(a, b) and (odd(a, b, often) or odd(b, a, often)) for a, b in pairs):
-                return False
-        return True
+        return not any(unlike(a, b) and (odd(a, b) or odd(b, a)) for test in tests for a, b in test)
     return False
 
 
@@ -377,9 +353,10 @@ def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
     """ "" if a program with code of a student does the same, or else what differs."""
     for setting in reference.settings(seed):
         right = run_once(reference.program, setting)
-        log = run(mine, setting, 2 * len(right))
-        i, says = compare(right, log, free)
-        other = right[i][1].get("drawn") != log[i][1].get("drawn")  # other random numbers
+        log = run(mine, setting, 2 * len(right), free=free)
+        i, says = compare(right, log)
+        # Other random numbers? In the language it takes too long to compare distributions.
+        other = setting[1] is not Language and right[i][1].get("drawn") != log[i][1].get("drawn")
         if not says or other and i and alike(reference.program, mine, setting, i - 1, free):
             continue
         before = next((values for event, values in reversed(right[:i]) if event == f"[{at}]"), {})
@@ -392,18 +369,17 @@ def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
         step = before.get("step", before.get("t", f"after {right[i - 1][0]}"))
         says = f"differs {'at step ' * isinstance(step, int)}{step}: {says}"
         for sentence, wrong in [m[1:] for m in reference.mistakes if m[0] == at]:
-            if not compare(log, run(program(wrong), setting, min(len(log), i + 80)), free)[1]:
+            if not compare(log, run(program(wrong), setting, min(len(log), i + 80)))[1]:
                 return f"{says}\nas if: {sentence}"
         return says
     return ""
 
 
 def likely(source: str) -> str:
-    """The script whose tags a file has."""
-    tags = lambda text: set(re.findall(r"# \[\w+\] .{9}", text))
-    every = [(slide.ROOT / f"{name}.py").read_text("utf-8") for name in slide.SCRIPTS]
-    shared = [len(tags(source) & tags(text)) for text in every]
-    return slide.SCRIPTS[np.argmax(shared)] if any(shared) else ""
+    """The script whose tags a file has; "" if it has none."""
+    tags = lambda name: slide.read(slide.ROOT / f"{name}.py").tags
+    found = [n for n in slide.SCRIPTS for t in tags(n) if f"# [{t.tag}] {t.text[:9]}" in source]
+    return max(found, key=found.count, default="")
 
 
 # ------------------------------------------------------------------------------- files of students
@@ -418,37 +394,31 @@ def source_of(path: Path) -> str:
     return source
 
 
-def work(sender, folder: str, against: Path, source: str, at: str, seed: int) -> None:
-    """judge(), in a process of its own, which sends what it says."""
+def work(folder: str, against: Path, source: str, at: str, seed: int, timeout: float) -> str:
+    """judge(), in a process of its own, which ends at the latest soon after the timeout."""
     for stream in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+    faulthandler.dump_traceback_later(timeout + 1, exit=True, file=2)
     os.chdir(folder)
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))  # bytes
     try:
-        says = judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed)
-    except Exception as error:  # not Python, for instance
-        says = f"{type(error).__name__}: {error}"
-    sender.send(says)
+        return judge(opened(against), re.sub(r"(?m)^[%!].*$", "", source), at, seed)
+    except BaseException as error:  # not Python, for instance
+        return f"{type(error).__name__}: {error}"
 
 
 def answer(against: Path, source: str, at: str, seed: int = 0, timeout: float = 60) -> str:
     """judge() for a student's code; what hangs or crashes costs this line only."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory() as folder:
-        given = sender, folder, against.resolve(), source, at, seed
-        process = multiprocessing.Process(target=work, args=given)
-        process.start()
-        sender.close()
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1) as pool:
         try:
-            return receiver.recv() if receiver.poll(timeout) else "no answer in time: endless?"
-        except EOFError:
+            return pool.submit(work, folder, against, source, at, seed, timeout).result(timeout)
+        except TimeoutError:
+            return "no answer in time: endless?"
+        except BrokenExecutor:
             return "Python ended: a crash, or exit()?"
-        finally:
-            process.kill()
-            process.join()
 
 
 def check(flags) -> int:
@@ -456,10 +426,10 @@ def check(flags) -> int:
     table = []
     for path in flags.files:
         source = source_of(path)
-        against = flags.against or slide.ROOT / f"{likely(source)}.py"
+        against = (flags.against or slide.ROOT / f"{likely(source)}.py").resolve()
         if not against.is_file():
             raise BadInput(f"{path}: which script is it? say --against dqn.py")
-        reference, failing = opened(against.resolve()), set()
+        reference, failing = opened(against), set()
         reference.settings(flags.seed)  # here, so that the processes have its logs
         ats = ["whole"] if flags.whole else flags.lines or [*reference.tags]
         with contextlib.suppress(Exception):  # and the pieces that the student has changed
@@ -472,12 +442,10 @@ def check(flags) -> int:
             failing |= {*re.findall(r"differs.*?: (\w+)", says)}
             page = f" docs/html/{against.stem}.html#{at}" * ("as if" in says)
             print(f"{f'[{at}]':5}", (says or "ok" + given).replace("\n", "\n      ") + page)
-    if flags.csv:
-        with flags.csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("file", "line", "points", "says"), *table])
-    if flags.gradescope:
-        tests = [dict(name=f"{p} [{at}]", score=n, max_score=1, output=s) for p, at, n, s in table]
-        flags.gradescope.write_text(json.dumps(dict(tests=tests), indent=1), "utf-8")
+    with flags.csv.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "line", "points", "says"), *table])
+    tests = [dict(name=f"{p} [{at}]", score=n, max_score=1, output=s) for p, at, n, s in table]
+    flags.gradescope.write_text(json.dumps(dict(tests=tests), indent=1), "utf-8")
     return int(not all(points for _, _, points, _ in table))
 
 
@@ -490,7 +458,7 @@ def task(reference: Reference, at: str) -> str:
     If other lines are nested in a line, its head stays above the error: `while ...:`.
     """
     rows, own = reference.own[at], text(reference.source, reference.own[at])
-    tree, error = ast.parse(reference.source), "raise NotImplementedError({})"
+    error = "raise NotImplementedError({})"
     if at not in reference.tags:
         piece = ast.parse(own)
         for node in ast.walk(piece):
@@ -499,18 +467,18 @@ def task(reference: Reference, at: str) -> str:
                 node.body = node.body[: bool(ast.get_docstring(node))] + says
         return ast.unparse(piece)
     log, lines = run_once(reference.program, reference.settings(0)[0]), []
-    after = ChainMap(*[then for (tag, _), (_, then) in itertools.pairwise(log) if tag == f"[{at}]"])
+    after = ChainMap(*[log[i + 1][1] for i, (tag, _) in enumerate(log) if tag == f"[{at}]"])
     stored = words(" ".join(re.findall(r"(?m)^ *([\w, ]+) [-+*/]?= ", own))) - {"_"}
     for name in sorted(stored & words(reference.put(at, ""))):
         value = after.get(name)
         shape = str(tuple(SIZES.get(n, n) for n in np.shape(value))).replace("'", "")
         kind = f", {getattr(value, 'dtype', type(value).__name__)} {shape}" * (name in after)
         lines.append(f"# to assign: {name}{kind}".removesuffix(" ()"))
-    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
-    heads = {n.lineno for n in statements if n.lineno in rows and n.end_lineno >= rows.stop}
-    heads |= {rows.start} if own.startswith("else:") else set()
-    for row in sorted(heads):
-        head = own.splitlines()[row - rows.start]
+    around = lambda n: isinstance(n, ast.stmt) and n.lineno in rows and n.end_lineno >= rows.stop
+    heads = [n.lineno - rows.start for n in ast.walk(ast.parse(reference.source)) if around(n)]
+    heads = [0] * own.startswith("else:") + heads  # from the outermost to the innermost
+    for row in heads:
+        head = own.splitlines()[row]
         lines.append(re.sub(r"^( *(?:for .*? in|while|if|elif) ).*", r"\1...:", head))
     space = re.match(" *", lines[-1])[0] + " " * 4 if heads else ""
     says = textwrap.shorten(f"[{at}] {reference.tags[at].text}", 60, placeholder=" ...")
@@ -541,9 +509,9 @@ def grade(cells: list[str], at: str, script: str) -> None:
     assert not (says := answer(slide.ROOT / script, "\n\n".join(cells), at)), says
 
 
-def make(flags) -> int:
+def make(flags) -> None:
     """Write an assignment: a script and two notebooks."""
-    script, reference, blanks, solved = flags.files[0], opened(flags.files[0]), [], []
+    script, reference, edits = flags.files[0], opened(flags.files[0]), []
     for at in flags.lines or [""]:
         if at not in reference.parts or not flags.out:
             raise BadInput(f"{script} has no line or piece {at}; make needs --lines and --out")
@@ -551,20 +519,19 @@ def make(flags) -> int:
         print(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
         own, new = reference.own[at], task(reference, at)
         notes = reference.tags[at].notes if at in reference.tags and not flags.hints else 0
-        rows, solution = range(own.start - notes, own.stop), text(reference.source, own)
-        if " ...:" not in new:  # else other lines are nested in it, and it stays as it is
-            solution = f"### BEGIN SOLUTION\n{solution}\n### END SOLUTION"
-        blanks.append((rows, new))
-        solved.append((rows, solution))
+        # If other lines are nested in it, it stays as it is.
+        frame = "{}" if " ...:" in new else "### BEGIN SOLUTION\n{}\n### END SOLUTION"
+        solution = frame.format(text(reference.source, own))
+        edits.append((range(own.start - notes, own.stop), new, solution))
     flags.out.joinpath("source", flags.out.name).mkdir(parents=True, exist_ok=True)
-    (flags.out / script.name).write_text(splice(reference.source, blanks), "utf-8")
-    for folder, edits in ((flags.out, blanks), (flags.out / "source" / flags.out.name, solved)):
-        book = notebook(splice(reference.source, edits), flags.lines, script.name)
+    blank, solved = [splice(reference.source, [(e[0], e[i]) for e in edits]) for i in (1, 2)]
+    (flags.out / script.name).write_text(blank, "utf-8")
+    for folder, source in ((flags.out, blank), (flags.out / "source" / flags.out.name, solved)):
+        book = notebook(source, flags.lines, script.name)
         (folder / f"{script.stem}.ipynb").write_text(book, "utf-8")
-    return 0
 
 
-def rate(flags) -> int:
+def rate(flags) -> None:
     """Count how many known mistakes are caught and named, and how many right answers pass."""
     n = Counter()
     for script in [path.stem for path in flags.files] or slide.SCRIPTS:
@@ -578,16 +545,16 @@ def rate(flags) -> int:
             n.update({kind: 1, f"{kind} said": bool(says), f"{kind} good": good})
             if not good:
                 print(f"{script} {at}: {sentence or 'a right answer fails'}: {says or 'missed'}")
-        says = f"{n['wrong said']} of {n['wrong']} mistakes are caught, {n['wrong good']} named; "
-        says += f"{n['right good']} of {n['right']} right answers pass"
-        print(f"{script}: so far {says}", flush=True)
-    return 0
+        caught = f"{n['wrong said']} of {n['wrong']} mistakes are caught, {n['wrong good']} named"
+        passed = f"{n['right good']} of {n['right']} right answers pass"
+        print(f"{script}: so far {caught}; {passed}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.homework")
     flag, path = parser.add_argument, dict(type=Path)
+    table = path | dict(default=os.devnull)  # without the flag it goes nowhere
     flag("command", choices=["make", "check", "rate"], help="make an assignment; check; count")
     flag("files", nargs="*", **path, help="a script (make), files of students (check)")
     flag("--lines", type=lambda text: text.split(","), help="6,12,gae: only these")
@@ -595,14 +562,14 @@ def main(argv: list[str] | None = None) -> int:
     flag("--hints", action="store_true", help="make: keep the explanations")
     flag("--against", **path, help="check: the script that is right")
     flag("--whole", action="store_true", help="check: run the whole file beside it")
-    flag("--csv", **path, help="check: a table of file, line, points, what is wrong")
-    flag("--gradescope", **path, help="check: the same as Gradescope's results.json")
+    flag("--csv", **table, help="check: a table of file, line, points, what is wrong")
+    flag("--gradescope", **table, help="check: the same as Gradescope's results.json")
     flag("--seed", type=int, default=0, help="check: another one for hidden checks")
     flag("--timeout", type=float, default=60, help="check: seconds for a line")
     flags = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
-        return globals()[flags.command](flags)
+        return globals()[flags.command](flags) or 0
     except (BadInput, slide.SlideError, OSError) as error:
         return parser.exit(2, f"error: {error}\n")
 
