@@ -237,9 +237,8 @@ gym.register("GridWorld-v0", "common.envs:GridWorld", max_episode_steps=200)
 gym.register("Maze-v0", "common.envs:Maze", max_episode_steps=200)
 # 0.8: 90 % of the points.
 gym.register("MiniPong-v0", "common.envs:MiniPong", reward_threshold=0.8, max_episode_steps=1000)
-if "Taxi-v3" not in gym.registry:  # the name in course notes; Taxi-v4 differs only in options
-    taxi = "gymnasium.envs.toy_text.taxi:TaxiEnv"
-    gym.register("Taxi-v3", taxi, reward_threshold=8, max_episode_steps=200)
+# The name in course notes; Taxi-v4 differs only in options.
+gym.register("Taxi-v3", gym.spec("Taxi-v4").entry_point, reward_threshold=8, max_episode_steps=200)
 
 
 # --------------------------------------------------------------------------------------- the door

@@ -132,7 +132,7 @@ def run(script, argv: list[str] | None) -> int:
         end = "interrupted after" if watch.stopped else "trained for"
         runs.say(f"{end} {time.time() - start:.0f} s" + f"\nsaved in {job.out}" * job.saves)
     show(script, language, {"pi_SFT": sft, f"PPO, beta {beta:g}": policy} | policies, r, seed)
-    runs.say(REPORT.format(**evaluate(script, language, policy, sft, r, seed)))
+    runs.say("\n" + REPORT.format(**evaluate(script, language, policy, sft, r, seed)))
     for beta, curve in curves.items():
         (*_, score, true), (*_, last_score, last) = max(curve, key=lambda row: row[3]), curve[-1]
         runs.say(CURVE.format(beta, true, score, last, last_score))
@@ -169,7 +169,6 @@ def show(script, language, policies: dict, r, seed: int, prompts: int = 3) -> No
             points = script.score(r, *one).item(), language.true_reward(*one).item()
             line = "    {:14} score {:5.1f}, true reward {:5.1f}   ".format(name, *points)
             runs.say(line + language.sentence(texts[i]))
-    runs.say("")
 
 
 def best_of_n(script, language, sft, r, seed: int, prompts=64, most=64) -> list[tuple]:

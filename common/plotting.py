@@ -117,15 +117,13 @@ def plane(env, look, title: str, points: int = 45) -> bytes:
 def picture(env, look, title: str) -> bytes:
     """Draw what was learned in a grid world, as PNG: the value of each cell, the greedy arrows.
 
-    GridWorld: beside the random policy's, as on the lecture's slide. For those of PLANES: plane().
+    GridWorld: beside the random policy's, as on the lecture's slide.
 
     Args:
         env: a FiniteMDP as envs.make opens it.
         look: state -> (the greedy action, its value; None if no value was learned).
         title: script, environment, seed.
     """
-    if plane_of(env):
-        return plane(env, look, title)
     world = env.unwrapped
     rows, columns = world.shape
     names = ["random policy"] * isinstance(world, envs.GridWorld) + ["greedy policy"]

@@ -158,8 +158,7 @@ def parse(train: Callable, argv: list[str] | None, script: str, *names: str) -> 
     examples = "\n".join(["examples:", *re.findall("^  (  python .*)", page, re.MULTILINE)])
     layout = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=27, width=80)
     text = dict(description=textwrap.fill(title, 80), epilog=examples, formatter_class=layout)
-    usage = f"python {script}.py [flags]"
-    parser = Parser(usage=usage, allow_abbrev=False, add_help=False, **text)
+    parser = Parser(usage=f"python {script}.py [flags]", allow_abbrev=False, add_help=False, **text)
     first, algorithm, rest = map(parser.add_argument_group, GROUPS)
     first.add_argument("--help", "-h", action="help", help="show this and end")
     hp, flags = keywords(train), keywords(Flags)
@@ -184,18 +183,6 @@ def flag(name: str) -> str:
 COUNT, NUMBER, SHARE, FEW = (1, 2_000_000_000), (0, 1e9), (0, 1), (1, 1_000)
 LIMITS = dict(gamma=SHARE, gae_lambda=SHARE, epsilon=SHARE, tau=SHARE, workers=FEW, n_envs=FEW)
 LIMITS |= dict(alpha=(1e-9, 1), hidden=(1, 10_000), seed=(0, COUNT[1]), warmup=(0, COUNT[1]))
-
-
-def check(hp: dict) -> None:
-    """Refuse a hyperparameter that cannot be.
-
-    Raises:
-        BadInput: it is outside of its limits.
-    """
-    for name, x in hp.items():
-        least, most = LIMITS.get(name, COUNT if type(x) is int else NUMBER)
-        if not least <= x <= most:
-            raise BadInput(f"{flag(name)} {x}: it must be at least {least} and at most {most}")
 
 
 # -------------------------------------------------------------------------------- during training
@@ -319,7 +306,7 @@ class Job:
         saves: whether anything is saved.
 
     Raises:
-        BadInput: a flag or the saved run cannot work.
+        BadInput: a flag, a hyperparameter or the saved run cannot work.
     """
 
     env_id, env_kwargs = "", {}  # none
@@ -329,7 +316,10 @@ class Job:
         self.flags, self.hp, given = parse(train, argv, script, *names)
         if self.flags.load:
             self.read_settings(given)
-        check(self.hp)
+        for name, x in self.hp.items():
+            least, most = LIMITS.get(name, COUNT if type(x) is int else NUMBER)
+            if not least <= x <= most:
+                raise BadInput(f"{flag(name)} {x}: it must be at least {least} and at most {most}")
         self.seed, self.saves = self.hp["seed"], self.flags.save and not self.flags.load
 
     def read_settings(self, given: set[str]) -> None:
@@ -400,8 +390,7 @@ class Job:
         """
         file = self.flags.load / "weights.pt"
         try:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-            modules(learned).load_state_dict(weights)
+            modules(learned).load_state_dict(torch.load(file, "cpu", weights_only=True))
         except Exception as error:
             raise BadInput(f"{file} does not fit; train again ({envs.short(error)})") from None
         return learned
@@ -461,8 +450,11 @@ class Run(Job):
         """Train or load, evaluate, save, show. Returns the exit status."""
         # No steps: networks of the same shapes.
         self.learned = self.filled(self.trained(steps=0)) if self.flags.load else self.learn()
-        greedy = self.evaluate()
-        self.save_picture(lambda: plotting.learning_curve(self.progress, self.title, greedy))
+        seed = self.seed + 1_000_000  # not the episodes it was trained on
+        returns = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
+        line = f"greedy policy, {len(returns)} episodes: mean return {np.mean(returns):.2f}"
+        say(f"{line}, standard deviation {np.std(returns):.2f}")
+        self.save_picture(lambda: plotting.learning_curve(self.progress, self.title, returns))
         self.show()
         return 130 if self.progress.stopped else 0
 
@@ -495,28 +487,23 @@ class Run(Job):
         """The greedy action in a state."""
         return torch.as_tensor(self.ask(self.act, state)).cpu().numpy()
 
-    def evaluate(self) -> list[float]:
-        """Play the greedy policy, and print its mean return; returns the returns."""
-        seed = self.seed + 1_000_000  # not the episodes it was trained on
-        returns = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
-        line = f"greedy policy, {len(returns)} episodes: mean return {np.mean(returns):.2f}"
-        say(f"{line}, standard deviation {np.std(returns):.2f}")
-        return returns
-
     def show(self) -> None:
         """--picture, --record, --render, and the table."""
+        world = self.open()
         if self.flags.picture:
             look = lambda s: (self.greedy(s), self.value and float(self.ask(self.value, s)))
-            self.draw(self.flags.picture, plotting.picture(self.open(), look, self.title))
+            draw = plotting.plane if plotting.plane_of(world) else plotting.picture
+            self.draw(self.flags.picture, draw(world, look, self.title))
         if self.flags.record:
             self.draw(self.flags.record, self.clip(self.flags.record.suffix))
         if self.flags.render:
-            world = Shown(self.open(render_mode="ansi" if self.text else "human"))
-            play(world, self.greedy, seed=self.seed + 1, episodes=3, watch=window_closed)
-            world.close()
+            shown = Shown(self.open(render_mode="ansi" if self.text else "human"))
+            for episode in range(1, 4):
+                play(shown, self.greedy, seed=self.seed + episode, watch=window_closed)
+            shown.close()
         if self.table:
             table = np.array2string(self.learned[0], precision=4, suppress_small=True)
-            names = ", ".join(getattr(self.open().unwrapped, "action_names", ["a = 0, 1, ..."]))
+            names = ", ".join(getattr(world.unwrapped, "action_names", ["a = 0, 1, ..."]))
             say(f"Q-table, a row for each state, columns {names}:\n{table}")
 
     def clip(self, kind: str, whole: bool = True) -> bytes:
@@ -553,13 +540,12 @@ def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambd
     returns = []
     while len(returns) < episodes and most_steps > 0:
         state, _ = env.reset(seed=None if returns else seed)
-        total, done, closed = 0.0, False, watch(0.0)
-        while not done and not closed and most_steps > 0:
+        total, over = 0.0, watch(0.0)
+        while not over and most_steps > 0:
             state, reward, terminated, truncated, _ = env.step(policy(state))
-            total, done, most_steps = total + reward, terminated or truncated, most_steps - 1
-            closed = watch(total)
+            total, most_steps = total + reward, most_steps - 1
+            over = watch(total) or terminated or truncated
         returns.append(total)
-        episodes = 0 if closed else episodes
     return returns
 
 
