@@ -96,7 +96,7 @@ class Flags(NamedTuple):
     literal: bool = False  # the slide: turns off what it does not have; a value beside it wins
     render: bool = False  # watch what was learned, in a window or as text in the terminal
     record: Path = None  # save a clip of what was learned: .gif, or .mp4 with imageio-ffmpeg
-    picture: Path = None  # draw it, as .png: grid worlds, CartPole, Pendulum, MountainCar
+    picture: Path = None  # draw what was learned as .png: grids, CartPole, Pendulum, MountainCar
     env_kwargs: list = None  # the environment's own options, as in size=8
     stop_when_solved: bool = True  # end once the mean of 100 returns reaches the threshold
     load: Path = None  # evaluate what was saved there; no training
@@ -224,7 +224,7 @@ class Progress:
 
     def __init__(self, env: gym.Env, steps: int, until_solved: bool):
         self.goal, self.window = env.spec.reward_threshold, 100
-        if env.spec.id == "Pendulum-v1":  # Gymnasium says of it when it is solved
+        if env.spec.id == "Pendulum-v1":  # Gymnasium does not say when that is solved
             self.goal, self.window = -200.0, 20
         self.steps, self.until_solved = steps, until_solved
         self.rows, self.solved, self.stopped = [], None, False
@@ -309,7 +309,7 @@ class Job:
         BadInput: a flag, a hyperparameter or the saved run cannot work.
     """
 
-    env_id, env_kwargs = "", {}  # none
+    env_id, env_kwargs = "", {}  # rlhf.py has no environment
 
     def __init__(self, script: str, train: Callable, argv, *names: str):
         self.script, self.train = script, train
