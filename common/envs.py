@@ -5,8 +5,6 @@ Gymnasium; elsewhere `gymnasium.make("common.envs:Maze-v0")` opens them. The fir
 MDPs and carry their transition table `P`; MiniPong shows images.
 """
 
-from __future__ import annotations
-
 import textwrap
 import warnings
 
@@ -30,8 +28,6 @@ warnings.filterwarnings("ignore", ".*precision lowered by casting.*")
 class BadInput(ValueError):
     """The user gave something that cannot work; the message is one line that says what to do."""
 
-    status = 2  # the exit status of the program
-
 
 # ------------------------------------------------------------------------------- the environments
 
@@ -46,6 +42,8 @@ class FiniteMDP(gym.Env):
     Rendering: "ansi" (a string) and "rgb_array" (uint8, shape (rows * 64, columns * 64, 3)). From
     these images Gymnasium makes "human" (a window).
 
+    A subclass has `moves`, the step (rows, columns) of each action, and their `action_names`.
+
     Args (of the subclasses' call):
         cells: the map, a string for each row; a letter of ENDS is a terminal cell.
         starts: the cells an episode may start in, all equally likely.
@@ -53,7 +51,6 @@ class FiniteMDP(gym.Env):
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}
-    moves, action_names = (), ()  # the step (rows, columns) of each action, and what it is called
     step_reward = 0.0  # of a move that ends in no terminal cell
 
     def __init__(self, cells, starts, render_mode):
@@ -74,8 +71,7 @@ class FiniteMDP(gym.Env):
     def reset(self, *, seed=None, options=None):
         """Start an episode, with options={"start": s} in s. Returns (state, info)."""
         super().reset(seed=seed)
-        drawn = self.starts[self.np_random.integers(len(self.starts))]
-        self.s = (options or {}).get("start", drawn)
+        self.s = (options or {}).get("start", int(self.np_random.choice(self.starts)))
         return self.s, {}
 
     def step(self, action):
@@ -241,9 +237,8 @@ gym.register("GridWorld-v0", "common.envs:GridWorld", max_episode_steps=200)
 gym.register("Maze-v0", "common.envs:Maze", max_episode_steps=200)
 # 0.8: 90 % of the points.
 gym.register("MiniPong-v0", "common.envs:MiniPong", reward_threshold=0.8, max_episode_steps=1000)
-if "Taxi-v3" not in gym.registry:  # the name in course notes; Taxi-v4 differs only in options
-    taxi = "gymnasium.envs.toy_text.taxi:TaxiEnv"
-    gym.register("Taxi-v3", taxi, reward_threshold=8, max_episode_steps=200)
+# The name in course notes; Taxi-v4 differs only in options.
+gym.register("Taxi-v3", gym.spec("Taxi-v4").entry_point, reward_threshold=8, max_episode_steps=200)
 
 
 # --------------------------------------------------------------------------------------- the door
@@ -275,7 +270,7 @@ def make(env_id: str, table: bool = False, /, **options) -> gym.Env:
             # The passive checker looks at every single step; the tests call check_env instead.
             env = pixels.phi(gym.make(env_id, disable_env_checker=True, **options), size)
     except Exception as error:  # whatever an environment does with its options
-        why = first_line(error) + "; see README.md for packages" * isinstance(error, ImportError)
+        why = short(error, 200) + "; see README.md for packages" * isinstance(error, ImportError)
         raise BadInput(f"environment {env_id!r} does not open: {why}") from error
     return prepared(env, table)
 
@@ -355,23 +350,11 @@ def shows_images(env: gym.Env) -> bool:
     return space.dtype == np.uint8 and len(space.shape) == 3 and min(space.shape[1:]) >= 5
 
 
-def solved_at(env: gym.Env) -> tuple[float | None, int]:
-    """The mean return that counts as solved (None: there is none), and over how many episodes."""
-    if name_of(env) == "Pendulum-v1":
-        return -200.0, 20
-    return env.spec and env.spec.reward_threshold, 100
-
-
-def short(space: gym.Space) -> str:
-    """A space in at most 60 letters."""
-    return textwrap.shorten(str(space), 60, placeholder=" ...")
+def short(x, most: int = 60) -> str:
+    """A space or what an exception says, in one line of at most so many letters."""
+    return textwrap.shorten(str(x) or type(x).__name__, most, placeholder=" ...")
 
 
 def name_of(env: gym.Env) -> str:
     """The environment's id, or its class where it has none."""
     return env.spec.id if env.spec else type(env.unwrapped).__name__
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -5,7 +5,6 @@
 
 import re
 import time
-from math import log
 
 import numpy as np
 import torch
@@ -53,8 +52,7 @@ class Language:
             classes = [*phrases[0], "V", *phrases[1]]
             words = [self.words.index(rng.choice(CLASSES[name])) for name in classes]
             if topic not in words:
-                noun = rng.choice([len(phrases[0]) - 1, len(words) - 1])  # one of the two
-                words[noun] = int(topic)
+                words[rng.choice([len(phrases[0]) - 1, -1])] = int(topic)  # one of the two nouns
             text[: len(words)] = torch.tensor(words)
         return texts
 
@@ -128,15 +126,13 @@ def run(script, argv: list[str] | None) -> int:
             policy, sft, r, curves[beta] = script.train(language, **job.hp, on_batch=watch)
             save()
             if beta and not watch.stopped:  # without the penalty, to compare
-                same = dict(seed=seed, steps=job.hp["steps"], on_batch=watch)
-                policies["PPO, beta 0"], curves[0.0] = script.ppo(
-                    language, sft, r, beta=0.0, **same
-                )
+                same = dict(beta=0.0, seed=seed, steps=job.hp["steps"], on_batch=watch)
+                policies["PPO, beta 0"], curves[0.0] = script.ppo(language, sft, r, **same)
                 save()
         end = "interrupted after" if watch.stopped else "trained for"
         runs.say(f"{end} {time.time() - start:.0f} s" + f"\nsaved in {job.out}" * job.saves)
     show(script, language, {"pi_SFT": sft, f"PPO, beta {beta:g}": policy} | policies, r, seed)
-    runs.say(REPORT.format(**evaluate(script, language, policy, sft, r, seed)))
+    runs.say("\n" + REPORT.format(**evaluate(script, language, policy, sft, r, seed)))
     for beta, curve in curves.items():
         (*_, score, true), (*_, last_score, last) = max(curve, key=lambda row: row[3]), curve[-1]
         runs.say(CURVE.format(beta, true, score, last, last_score))
@@ -173,7 +169,6 @@ def show(script, language, policies: dict, r, seed: int, prompts: int = 3) -> No
             points = script.score(r, *one).item(), language.true_reward(*one).item()
             line = "    {:14} score {:5.1f}, true reward {:5.1f}   ".format(name, *points)
             runs.say(line + language.sentence(texts[i]))
-    runs.say("")
 
 
 def best_of_n(script, language, sft, r, seed: int, prompts=64, most=64) -> list[tuple]:
@@ -189,7 +184,7 @@ def best_of_n(script, language, sft, r, seed: int, prompts=64, most=64) -> list[
     for n in [2**k for k in range(most.bit_length())]:  # groups of n among the texts of a prompt
         top, best = scores.view(-1, n).max(1, keepdim=True)
         chosen = true.view(-1, n).gather(1, best)
-        rows.append((n, log(n) - (n - 1) / n, top.mean().item(), chosen.mean().item()))
+        rows.append((n, np.log(n) - (n - 1) / n, top.mean().item(), chosen.mean().item()))
     return rows
 
 

@@ -4,8 +4,6 @@ The scripts take `trunk` as a keyword: `train(env, trunk=pixels.Convolutions)`. 
 it is handed over whenever an environment shows images.
 """
 
-import math
-
 import gymnasium as gym
 import numpy as np
 import torch
@@ -29,7 +27,7 @@ def phi(env: gym.Env, screen_size: int = 84) -> gym.Env:
     if not pixels or len(space.shape) not in (2, 3) or min(space.shape[:2]) < 5:  # to filter
         return env
     env = gym.wrappers.FrameStackObservation(env, 4)
-    shape = (4 * math.prod(space.shape[2:]), *space.shape[:2])
+    shape = (4 * int(np.prod(space.shape[2:])), *space.shape[:2])
     white = np.uint8(255 // max(1, int(space.high.max())))  # the brightest pixel: about 255
     show = lambda x: np.moveaxis(x.reshape(4, *shape[1:], -1), 3, 1).reshape(shape) * white
     return gym.wrappers.TransformObservation(env, show, Box(0, 255, shape, np.uint8))

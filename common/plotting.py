@@ -34,8 +34,7 @@ def figure(width: float = 7, height: float = 4, columns: int = 1):
 
 def png(fig) -> bytes:
     """A figure as PNG."""
-    content = io.BytesIO()
-    fig.savefig(content, format="png", dpi=120)
+    fig.savefig(content := io.BytesIO(), format="png", dpi=120)
     return content.getvalue()
 
 

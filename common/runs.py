@@ -26,8 +26,8 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -68,7 +68,7 @@ def explained(script: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         line, status = "interrupted", 130
     except (BadInput, FloatingPointError, MemoryError, OSError) as error:
-        line, status = envs.first_line(error), getattr(error, "status", 1)
+        line, status = envs.short(error, 400), 2 if isinstance(error, BadInput) else 1
     except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
         found = re.search(r"FloatingPointError: (.+)|.*(?:allocate|terminated with).*", str(error))
         if not found:
@@ -80,27 +80,23 @@ def explained(script: str, run: Callable[[], int]) -> int:
 
 def say(text: str, stream=None) -> None:
     """Print. Where that fails (a closed pipe, a full disk), the run goes on in silence."""
-    stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)
     except (OSError, UnicodeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 # -------------------------------------------------------------------------------------- the flags
 
 
-@dataclass
-class Flags:
+class Flags(NamedTuple):
     """The runner's flags; the comment behind each is its help."""
 
     env: str = None  # any Gymnasium id, or ours: Treasure-v0, GridWorld-v0, Maze-v0, MiniPong-v0
     literal: bool = False  # the slide: turns off what it does not have; a value beside it wins
     render: bool = False  # watch what was learned, in a window or as text in the terminal
     record: Path = None  # save a clip of what was learned: .gif, or .mp4 with imageio-ffmpeg
-    picture: Path = (
-        None  # draw what was learned, as .png: grid worlds, CartPole, Pendulum, MountainCar
-    )
+    picture: Path = None  # draw what was learned as .png: grids, CartPole, Pendulum, MountainCar
     env_kwargs: list = None  # the environment's own options, as in size=8
     stop_when_solved: bool = True  # end once the mean of 100 returns reaches the threshold
     load: Path = None  # evaluate what was saved there; no training
@@ -128,14 +124,11 @@ def assignment(text: str) -> tuple:
 
 GROUPS = "what you will use first", "the algorithm", "the rest"  # of --help
 FIRST = {"env", "seed", "steps", "episodes", "literal", "render", "record"}
-STYLES = {  # type of a flag's value -> what argparse needs to know
-    bool: dict(action=argparse.BooleanOptionalAction),
-    int: dict(type=int, metavar="N"),
-    float: dict(type=float, metavar="X"),
-    str: dict(metavar="ID"),
-    Path: dict(type=Path, metavar="PATH"),
-    list: dict(type=assignment, metavar="NAME=VALUE", nargs="+", action="extend"),
-}
+# Type of a flag's value -> what argparse needs to know.
+METAVARS = {int: "N", float: "X", str: "ID", Path: "PATH"}
+STYLES = {kind: dict(type=kind, metavar=metavar) for kind, metavar in METAVARS.items()}
+STYLES[bool] = dict(action=argparse.BooleanOptionalAction)
+STYLES[list] = dict(type=assignment, metavar="NAME=VALUE", nargs="+", action="extend")
 
 
 def keywords(source) -> dict[str, tuple]:
@@ -162,11 +155,10 @@ def parse(train: Callable, argv: list[str] | None, script: str, *names: str) -> 
     """
     module, argv = sys.modules[train.__module__], sys.argv[1:] if argv is None else argv
     title, page = (module.__doc__ or "").partition("\n\n")[::2]
-    examples = "\n".join(re.findall("^  (  python .*)", page, re.MULTILINE))
-    text = dict(usage=f"python {script}.py [flags]", description=textwrap.fill(title, 80))
+    examples = "\n".join(["examples:", *re.findall("^  (  python .*)", page, re.MULTILINE)])
     layout = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=27, width=80)
-    text |= dict(epilog=f"examples:\n{examples}", formatter_class=layout)
-    parser = Parser(allow_abbrev=False, add_help=False, **text)
+    text = dict(description=textwrap.fill(title, 80), epilog=examples, formatter_class=layout)
+    parser = Parser(usage=f"python {script}.py [flags]", allow_abbrev=False, add_help=False, **text)
     first, algorithm, rest = map(parser.add_argument_group, GROUPS)
     first.add_argument("--help", "-h", action="help", help="show this and end")
     hp, flags = keywords(train), keywords(Flags)
@@ -189,21 +181,8 @@ def flag(name: str) -> str:
 
 # What a hyperparameter can be at least and at most; others: COUNT if whole, NUMBER if not.
 COUNT, NUMBER, SHARE, FEW = (1, 2_000_000_000), (0, 1e9), (0, 1), (1, 1_000)
-LIMITS = dict(gamma=SHARE, gae_lambda=SHARE, epsilon=SHARE, tau=SHARE, alpha=(1e-9, 1))
-LIMITS |= dict(workers=FEW, n_envs=FEW, hidden=(1, 10_000))
-LIMITS |= dict(seed=(0, COUNT[1]), warmup=(0, COUNT[1]))
-
-
-def check(hp: dict) -> None:
-    """Refuse a hyperparameter that cannot be.
-
-    Raises:
-        BadInput: it is outside of its limits.
-    """
-    for name, x in hp.items():
-        least, most = LIMITS.get(name, COUNT if type(x) is int else NUMBER)
-        if not least <= x <= most:
-            raise BadInput(f"{flag(name)} {x}: it must be at least {least} and at most {most}")
+LIMITS = dict(gamma=SHARE, gae_lambda=SHARE, epsilon=SHARE, tau=SHARE, workers=FEW, n_envs=FEW)
+LIMITS |= dict(alpha=(1e-9, 1), hidden=(1, 10_000), seed=(0, COUNT[1]), warmup=(0, COUNT[1]))
 
 
 # -------------------------------------------------------------------------------- during training
@@ -215,10 +194,9 @@ def ctrl_c(watch):
 
     A second one quits. Forked workers leave it to this process.
     """
-    process = os.getpid()
 
     def handler(*_):
-        if os.getpid() == process:
+        if torch.multiprocessing.parent_process() is None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             watch.stopped = True
             say("stopping; once more to quit without saving", sys.stderr)
@@ -245,7 +223,9 @@ class Progress:
     """
 
     def __init__(self, env: gym.Env, steps: int, until_solved: bool):
-        self.goal, self.window = envs.solved_at(env)
+        self.goal, self.window = env.spec.reward_threshold, 100
+        if env.spec.id == "Pendulum-v1":  # Gymnasium does not say when that is solved
+            self.goal, self.window = -200.0, 20
         self.steps, self.until_solved = steps, until_solved
         self.rows, self.solved, self.stopped = [], None, False
         self.start, self.shown_next = time.perf_counter(), 1
@@ -281,22 +261,21 @@ class Progress:
         return text
 
 
-class Shown(gym.Wrapper):
+class Shown(gym.wrappers.RecordEpisodeStatistics):
     """Shows the first dozen episodes in the terminal, step by step, as the lecture's demo does."""
 
-    episode, over = 0, ""
+    over = ""
 
     def reset(self, **kwargs):
-        self.episode, self.steps = self.episode + 1, 0
-        return self.show(self.env.reset(**kwargs))
+        return self.show(super().reset(**kwargs))
 
     def step(self, action):
-        self.steps += 1
-        return self.show(self.env.step(action))
+        return self.show(super().step(action))
 
     def show(self, result: tuple) -> tuple:
         """Print the present state, on a terminal over the one before it; returns the result."""
-        if self.episode > 12:
+        done = any(result[2:4])
+        if self.episode_count - done >= 12:
             return result
         if self.env.render_mode == "ansi":
             text = self.env.render().rstrip("\n")
@@ -304,8 +283,8 @@ class Shown(gym.Wrapper):
             if sys.stdout and sys.stdout.isatty():
                 time.sleep(0.05)
                 self.over = f"\x1b[{text.count(chr(10)) + 1}A\x1b[J"
-        if any(result[2:4]):
-            say(f"{self.over}Episode {self.episode}: total_steps = {self.steps}")
+        if done:
+            say(f"{self.over}Episode {self.episode_count}: total_steps = {self.episode_lengths}")
             self.over = ""
         return result
 
@@ -324,20 +303,23 @@ class Job:
     Attributes:
         flags: those of Flags, with their values.
         hp: the hyperparameters, those of train().
-        env_id, env_kwargs: the environment of the saved run (--load), or none.
         saves: whether anything is saved.
 
     Raises:
-        BadInput: a flag or the saved run cannot work.
+        BadInput: a flag, a hyperparameter or the saved run cannot work.
     """
+
+    env_id, env_kwargs = "", {}  # rlhf.py has no environment
 
     def __init__(self, script: str, train: Callable, argv, *names: str):
         self.script, self.train = script, train
         self.flags, self.hp, given = parse(train, argv, script, *names)
-        self.env_id, self.env_kwargs = "", {}
         if self.flags.load:
             self.read_settings(given)
-        check(self.hp)
+        for name, x in self.hp.items():
+            least, most = LIMITS.get(name, COUNT if type(x) is int else NUMBER)
+            if not least <= x <= most:
+                raise BadInput(f"{flag(name)} {x}: it must be at least {least} and at most {most}")
         self.seed, self.saves = self.hp["seed"], self.flags.save and not self.flags.load
 
     def read_settings(self, given: set[str]) -> None:
@@ -348,11 +330,11 @@ class Job:
         try:
             run = json.loads(file.read_text())
             assert run["script"] == self.script, f"saved by {run['script']}.py"
-            self.env_id, self.env_kwargs = str(run["env"]), dict(run["env_kwargs"])
+            self.flags.env, self.flags.env_kwargs = str(run["env"]), dict(run["env_kwargs"])
             saved = run["hyperparameters"] | {"seed": self.hp["seed"]}
             self.hp = {name: type(x)(saved.get(name, x)) for name, x in self.hp.items()}
         except Exception as error:  # whatever stands there instead
-            raise BadInput(f"{file} does not fit: {envs.first_line(error)}") from None
+            raise BadInput(f"{file} does not fit: {envs.short(error, 200)}") from None
 
     def choose_folder(self, label: str = "", *others: Path | None) -> None:
         """Choose `out`, and check that its files and others can be written.
@@ -361,8 +343,7 @@ class Job:
             BadInput: one of them cannot, or a folder has its name.
         """
         self.out = self.flags.out or Path("runs", self.script, label, f"seed{self.seed}")
-        files = [self.out / "weights.pt"] * self.saves
-        for path in filter(None, [*files, *others]):
+        for path in filter(None, [self.saves and self.out / "weights.pt", *others]):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=path.parent).close()
@@ -409,8 +390,7 @@ class Job:
         """
         file = self.flags.load / "weights.pt"
         try:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-            modules(learned).load_state_dict(weights)
+            modules(learned).load_state_dict(torch.load(file, "cpu", weights_only=True))
         except Exception as error:
             raise BadInput(f"{file} does not fit; train again ({envs.short(error)})") from None
         return learned
@@ -428,8 +408,7 @@ class Run(Job):
 
     def __init__(self, script, train, argv, env, act, value, table):
         super().__init__(script, train, argv)
-        if not self.flags.load:
-            self.env_id, self.env_kwargs = self.flags.env or env, dict(self.flags.env_kwargs or [])
+        self.env_id, self.env_kwargs = self.flags.env or env, dict(self.flags.env_kwargs or {})
         self.act, self.value, self.table = act, value, table
         self.open = functools.partial(envs.make, self.env_id, table, **self.env_kwargs)
         one, parameters = self.open(), inspect.signature(train).parameters
@@ -464,14 +443,18 @@ class Run(Job):
             try:  # so that a missing package shows now
                 self.clip(flags.record.suffix if flags.record else ".gif", whole=False)
             except Exception as error:
-                why = envs.first_line(error)
+                why = envs.short(error, 200)
                 raise BadInput(f"cannot be drawn (--record takes .gif, .mp4): {why}") from error
 
     def go(self) -> int:
         """Train or load, evaluate, save, show. Returns the exit status."""
-        self.learned = self.load() if self.flags.load else self.learn()
-        greedy = self.evaluate()
-        self.save_picture(lambda: plotting.learning_curve(self.progress, self.title, greedy))
+        # No steps: networks of the same shapes.
+        self.learned = self.filled(self.trained(steps=0)) if self.flags.load else self.learn()
+        seed = self.seed + 1_000_000  # not the episodes it was trained on
+        returns = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
+        line = f"greedy policy, {len(returns)} episodes: mean return {np.mean(returns):.2f}"
+        say(f"{line}, standard deviation {np.std(returns):.2f}")
+        self.save_picture(lambda: plotting.learning_curve(self.progress, self.title, returns))
         self.show()
         return 130 if self.progress.stopped else 0
 
@@ -493,11 +476,6 @@ class Run(Job):
         say(progress.summary() + f"\nsaved in {self.out}" * self.saves)
         return learned
 
-    def load(self) -> list:
-        """What was learned, from the files of a saved run."""
-        none = {name: n for name, n in dict(steps=0, workers=1).items() if name in self.hp}
-        return self.filled(self.trained(**none))  # of the same shapes
-
     # ------------------------------------------------------------------------------- afterwards
 
     def ask(self, function: Callable, state):
@@ -507,34 +485,25 @@ class Run(Job):
 
     def greedy(self, state):
         """The greedy action in a state."""
-        action = self.ask(self.act, state)
-        return int(action) if np.ndim(action) == 0 else action.cpu().numpy()
-
-    def evaluate(self) -> list[float]:
-        """Play the greedy policy, and print its mean return; returns the returns."""
-        seed = self.seed + 1_000_000  # not the episodes it was trained on
-        returns = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
-        line = f"greedy policy, {len(returns)} episodes: mean return {np.mean(returns):.2f}"
-        say(f"{line}, standard deviation {np.std(returns):.2f}")
-        return returns
+        return torch.as_tensor(self.ask(self.act, state)).cpu().numpy()
 
     def show(self) -> None:
         """--picture, --record, --render, and the table."""
-        flags = self.flags
-        if flags.picture:
+        world = self.open()
+        if self.flags.picture:
             look = lambda s: (self.greedy(s), self.value and float(self.ask(self.value, s)))
-            picture = plotting.plane if plotting.plane_of(self.open()) else plotting.picture
-            self.draw(flags.picture, picture(self.open(), look, self.title))
-        if flags.record:
-            self.draw(flags.record, self.clip(flags.record.suffix))
-        if flags.render:
-            world = Shown(self.open(render_mode="ansi" if self.text else "human"))
+            draw = plotting.plane if plotting.plane_of(world) else plotting.picture
+            self.draw(self.flags.picture, draw(world, look, self.title))
+        if self.flags.record:
+            self.draw(self.flags.record, self.clip(self.flags.record.suffix))
+        if self.flags.render:
+            shown = Shown(self.open(render_mode="ansi" if self.text else "human"))
             for episode in range(1, 4):
-                play(world, self.greedy, seed=self.seed + episode, watch=window_closed)
-            world.close()
+                play(shown, self.greedy, seed=self.seed + episode, watch=window_closed)
+            shown.close()
         if self.table:
             table = np.array2string(self.learned[0], precision=4, suppress_small=True)
-            names = ", ".join(getattr(self.open().unwrapped, "action_names", ["a = 0, 1, ..."]))
+            names = ", ".join(getattr(world.unwrapped, "action_names", ["a = 0, 1, ..."]))
             say(f"Q-table, a row for each state, columns {names}:\n{table}")
 
     def clip(self, kind: str, whole: bool = True) -> bytes:
@@ -571,13 +540,12 @@ def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambd
     returns = []
     while len(returns) < episodes and most_steps > 0:
         state, _ = env.reset(seed=None if returns else seed)
-        total, done, closed = 0.0, False, watch(0.0)
-        while not done and not closed and most_steps > 0:
+        total, over = 0.0, watch(0.0)
+        while not over and most_steps > 0:
             state, reward, terminated, truncated, _ = env.step(policy(state))
-            total, done, most_steps = total + reward, terminated or truncated, most_steps - 1
-            closed = watch(total)
+            total, most_steps = total + reward, most_steps - 1
+            over = watch(total) or terminated or truncated
         returns.append(total)
-        episodes = 0 if closed else episodes
     return returns
 
 

@@ -59,7 +59,7 @@ def load(path: Path):
         assert slide.read(path).tags, f"{path} has no tags such as `# [1] ...`"
         return pydoc.importfile(str(path))
     except Exception as error:
-        raise envs.BadInput(envs.first_line(error)) from None
+        raise envs.BadInput(envs.short(error, 200)) from None
 
 
 # ------------------------------------------------------------------------------------- the values
