@@ -363,8 +363,7 @@ class Job:
         Raises:
             OSError: as write().
         """
-        table = "".join(",".join(map(str, row)) + "\n" for row in rows)
-        files = {"returns.csv": table.encode()}
+        files = {"returns.csv": "".join(",".join(map(str, row)) + "\n" for row in rows).encode()}
         if learned:
             weights = modules(learned).state_dict()
             torch.save({name: w.cpu() for name, w in weights.items()}, content := io.BytesIO())
@@ -432,8 +431,7 @@ class Run(Job):
         flags, modes = self.flags, env.metadata.get("render_modes", [])
         drawable = isinstance(env.unwrapped, envs.FiniteMDP) or plotting.plane_of(env)
         if flags.picture and not (drawable and flags.picture.suffix == ".png"):
-            worlds = "Treasure, GridWorld, Maze, " + ", ".join(plotting.PLANES)
-            raise BadInput(f"--picture draws {worlds}, as a .png only")
+            raise BadInput(f"--picture draws grids, {', '.join(plotting.PLANES)}, as a .png only")
         displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
         self.text = flags.render and "ansi" in modes and (modes[0] == "ansi" or not screen)
