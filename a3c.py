@@ -183,7 +183,6 @@ def worker(
         # [19] until T > T_max
         if shared.T > steps:
             break
-    env.close()
 
 
 def train(
@@ -207,7 +206,6 @@ def train(
     assert trunk or space.dtype == np.float32, "use wrappers FlattenObservation, DtypeObservation"
     policy = Policy(space.shape, env.action_space, hidden, trunk)
     V = Value(space.shape, hidden, trunk)
-    env.close()
     parameters = [*policy.parameters(), *V.parameters()]
     shared = Shared(parameters_to_vector(parameters).detach(), workers)
     returns = []

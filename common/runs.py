@@ -365,8 +365,7 @@ class Job:
         """
         files = {"returns.csv": "".join(",".join(map(str, row)) + "\n" for row in rows).encode()}
         if learned:
-            weights = modules(learned).state_dict()
-            torch.save({name: w.cpu() for name, w in weights.items()}, content := io.BytesIO())
+            torch.save(modules(learned).state_dict(), content := io.BytesIO())
             versions = {package.__name__: package.__version__ for package in (gym, np, torch)}
             settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
             settings |= dict(hyperparameters=self.hp, **results, versions=versions)
@@ -446,8 +445,9 @@ class Run(Job):
 
     def go(self) -> int:
         """Train or load, evaluate, save, show. Returns the exit status."""
-        # No steps: networks of the same shapes.
-        self.learned = self.filled(self.trained(steps=0)) if self.flags.load else self.learn()
+        # No steps, and a3c.py in this process: networks of the same shapes.
+        none = {"steps": 0} | dict.fromkeys(self.hp.keys() & {"workers"}, 1)
+        self.learned = self.filled(self.trained(**none)) if self.flags.load else self.learn()
         seed = self.seed + 1_000_000  # not the episodes it was trained on
         returns = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
         line = f"greedy policy, {len(returns)} episodes: mean return {np.mean(returns):.2f}"

