@@ -48,6 +48,7 @@ gym.register("NaN-v0", nan)
 def _short_evaluations(monkeypatch):
     monkeypatch.setattr(runs, "STEPS", 300)
     monkeypatch.setattr(language, "PROMPTS", 20)
+    monkeypatch.setattr(language.best_of_n, "__defaults__", (2, 4))
     monkeypatch.setitem(runs.play.__kwdefaults__, "most_steps", 20)  # of a clip
 
 

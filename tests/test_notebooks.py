@@ -5,7 +5,6 @@ import re
 import pytest
 
 WHY = "no nbclient, nbformat, ipykernel: see docs/requirements.txt; the notebooks were not tried"
-pytest.importorskip("ipykernel", reason=WHY)
 notebook = pytest.importorskip("tools.notebook", reason=WHY, exc_type=ImportError)
 
 
