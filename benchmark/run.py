@@ -60,7 +60,7 @@ def read(path: Path) -> list[dict[str, str]]:
 def command(section: str, script: str, env: str, flags: str, seed: str) -> list[str]:
     """A run's command, for Python in the repository's folder."""
     if section == "speed":  # of any program: its flags begin with its file
-        return ["-m", "benchmark.speed", *os.path.expandvars(flags).split()]
+        return ["-m", "benchmark.speed", *map(os.path.expandvars, flags.split())]
     where = ["--env", env] * bool(env)
     return ["-m", "benchmark.peers", script, *where, *flags.split(), "--seed", seed]
 
@@ -71,11 +71,11 @@ def measure(*run: str) -> tuple[tuple[str, ...], dict[str, str], str]:
     how = dict(cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     done = subprocess.run([sys.executable, *command(*run)], check=False, **how)
     found = {k: [*re.findall(said, done.stdout, re.M), ""][0] for k, said in SAID[run[0]].items()}
-    diverged = done.returncode == 1 and "Traceback" not in done.stderr
+    diverged = "return" in found and done.returncode == 1 and "Traceback" not in done.stderr
     if not diverged and (done.returncode or not any(found.values())):
         return run, {}, (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
     line = dict(zip(KEY, run[1:], strict=True)) | found
-    if "return" in line and diverged:
+    if diverged:
         line["return"] = "-inf"
     return run, line | where(), ""
 
@@ -101,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a run failed."""
     parser = argparse.ArgumentParser("python -m benchmark.run", usage=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
-    parser.add_argument("--only", nargs="+", choices=SAID, help="sections of the plan")
+    only = dict(default=[*SAID][:3], help="sections of the plan [all but speed]")
+    parser.add_argument("--only", nargs="+", choices=SAID, **only)
     for name in ("script", "env", "seeds"):
         parser.add_argument(f"--{name}", nargs="+", help="only these")
     parser.add_argument("--jobs", type=int, default=-1, help="runs at a time [as many as cores]")

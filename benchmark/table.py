@@ -157,9 +157,9 @@ def page() -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, **how)
     environment.filters |= dict(n=number, solved=solved)
     template = environment.from_string((run.ROOT / "benchmark/results.md.jinja").read_text())
-    learn, zoo = rows("learn"), rows("zoo")
-    at = lambda script, env: next(r for r in zoo if (r.script, r.env) == (script, env))
-    return template.render(learn=learn, zoo=zoo, at=at, measured=measured, csv=CSV)
+    learned, returns = rows("learn"), rows("zoo")
+    at = lambda script, env: next(r for r in returns if (r.script, r.env) == (script, env))
+    return template.render(learn=learned, zoo=returns, at=at, measured=measured, csv=CSV)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ SHAPES = {"square": "■", "circle": "●"}
 ARROWS, ALL = {(0, 1): "→", (0, -1): "←", (-1, 0): "↑", (1, 0): "↓"}, "↑\n←  →\n↓"
 # Environment -> two variables of its state, their ranges, and the state of two such values.
 PLANES = {
-    "CartPole": ("angle", "angular velocity", (-0.21, 0.21, -3, 3), lambda x, y: [0, 0, x, y]),
-    "Pendulum": ("angle", "velocity", (-3.14, 3.14, -8, 8), lambda x, y: [np.cos(x), np.sin(x), y]),
+    "CartPole": ("radians", "rad/s", (-0.21, 0.21, -3, 3), lambda x, y: [0, 0, x, y]),
+    "Pendulum": ("radians", "rad/s", (-3.14, 3.14, -8, 8), lambda x, y: [np.cos(x), np.sin(x), y]),
     "MountainCar": ("position", "velocity", (-1.2, 0.6, -0.07, 0.07), lambda x, y: [x, y]),
 }
 # For many lines: the palette of Okabe and Ito.
@@ -84,11 +84,13 @@ def learning_curve(progress, title: str, greedy: list[float], window: int = 10) 
 
 def plane_of(env) -> tuple | None:
     """The environment's entry in PLANES."""
-    return next((PLANES[name] for name in PLANES if envs.name_of(env).startswith(name)), None)
+    return PLANES.get(envs.name_of(env).partition("-")[0].removesuffix("Continuous"))
 
 
 def plane(env, look, title: str, points: int = 45) -> bytes:
     """Draw what was learned over two variables, as PNG: the greedy action, and the value.
+
+    Actions are those of the script: numbers from 0 on, or from -1 to 1.
 
     Args:
         env: one of PLANES, as envs.make opens it.

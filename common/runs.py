@@ -96,7 +96,7 @@ class Flags(NamedTuple):
     literal: bool = False  # the slide: turns off what it does not have; a value beside it wins
     render: bool = False  # watch what was learned, in a window or as text in the terminal
     record: Path = None  # save a clip of what was learned: .gif, or .mp4 with imageio-ffmpeg
-    picture: Path = None  # draw what was learned as .png: grids, CartPole, Pendulum, MountainCar
+    picture: Path = None  # a .png of what was learned: our grids, CartPole, Pendulum, MountainCar
     env_kwargs: list = None  # the environment's own options, as in size=8
     stop_when_solved: bool = True  # end once the mean of 100 returns reaches the threshold
     load: Path = None  # evaluate what was saved there; no training
@@ -195,8 +195,10 @@ def ctrl_c(watch):
     A second one quits. Forked workers leave it to this process.
     """
 
+    process = os.getpid()
+
     def handler(*_):
-        if torch.multiprocessing.parent_process() is None:
+        if os.getpid() == process:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             watch.stopped = True
             say("stopping; once more to quit without saving", sys.stderr)
@@ -265,6 +267,9 @@ class Shown(gym.wrappers.RecordEpisodeStatistics):
     """Shows the first dozen episodes in the terminal, step by step, as the lecture's demo does."""
 
     over = ""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env, stats_key="shown")  # the environment may have an "episode" of its own
 
     def reset(self, **kwargs):
         return self.show(super().reset(**kwargs))
@@ -365,7 +370,8 @@ class Job:
         """
         files = {"returns.csv": "".join(",".join(map(str, row)) + "\n" for row in rows).encode()}
         if learned:
-            torch.save(modules(learned).state_dict(), content := io.BytesIO())
+            weights = {name: w.cpu() for name, w in modules(learned).state_dict().items()}
+            torch.save(weights, content := io.BytesIO())
             versions = {package.__name__: package.__version__ for package in (gym, np, torch)}
             settings = dict(script=self.script, env=self.env_id, env_kwargs=self.env_kwargs)
             settings |= dict(hyperparameters=self.hp, **results, versions=versions)
@@ -430,7 +436,7 @@ class Run(Job):
         flags, modes = self.flags, env.metadata.get("render_modes", [])
         drawable = isinstance(env.unwrapped, envs.FiniteMDP) or plotting.plane_of(env)
         if flags.picture and not (drawable and flags.picture.suffix == ".png"):
-            raise BadInput(f"--picture draws grids, {', '.join(plotting.PLANES)}, as a .png only")
+            raise BadInput(f"--picture draws our grids, {', '.join(plotting.PLANES)}; .png only")
         displays = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, displays))
         self.text = flags.render and "ansi" in modes and (modes[0] == "ansi" or not screen)
@@ -445,9 +451,7 @@ class Run(Job):
 
     def go(self) -> int:
         """Train or load, evaluate, save, show. Returns the exit status."""
-        # No steps, and a3c.py in this process: networks of the same shapes.
-        none = {"steps": 0} | dict.fromkeys(self.hp.keys() & {"workers"}, 1)
-        self.learned = self.filled(self.trained(**none)) if self.flags.load else self.learn()
+        self.learned = self.load() if self.flags.load else self.learn()
         seed = self.seed + 1_000_000  # not the episodes it was trained on
         returns = play(self.open(), self.greedy, seed=seed, episodes=EPISODES, most_steps=STEPS)
         line = f"greedy policy, {len(returns)} episodes: mean return {np.mean(returns):.2f}"
@@ -474,6 +478,11 @@ class Run(Job):
         say(progress.summary() + f"\nsaved in {self.out}" * self.saves)
         return learned
 
+    def load(self) -> list:
+        """What was learned, from the files of a saved run."""
+        few = {name: n for name, n in dict(steps=0, workers=1).items() if name in self.hp}
+        return self.filled(self.trained(**few))  # networks of the same shapes
+
     # ------------------------------------------------------------------------------- afterwards
 
     def ask(self, function: Callable, state):
@@ -495,10 +504,10 @@ class Run(Job):
         if self.flags.record:
             self.draw(self.flags.record, self.clip(self.flags.record.suffix))
         if self.flags.render:
-            shown = Shown(self.open(render_mode="ansi" if self.text else "human"))
+            window = Shown(self.open(render_mode="ansi" if self.text else "human"))
             for episode in range(1, 4):
-                play(shown, self.greedy, seed=self.seed + episode, watch=window_closed)
-            shown.close()
+                play(window, self.greedy, seed=self.seed + episode, watch=window_closed)
+            window.close()
         if self.table:
             table = np.array2string(self.learned[0], precision=4, suppress_small=True)
             names = ", ".join(getattr(world.unwrapped, "action_names", ["a = 0, 1, ..."]))
@@ -530,7 +539,7 @@ def play(env, policy, *, seed, episodes=1, most_steps=WATCHED_STEPS, watch=lambd
         seed: of the first reset.
         episodes: how many.
         most_steps: the budget of all together.
-        watch: called with the return so far after each reset and step; a true result ends it.
+        watch: called with the return so far after each reset and step; True ends the episode.
 
     Returns:
         The return of each episode; the last one may not have ended.

@@ -6,7 +6,6 @@ import gymnasium as gym
 import pytest
 
 pytest.importorskip("joblib", reason="no joblib: see docs/requirements.txt")
-pytest.importorskip("jinja2", reason="no jinja2: see docs/requirements.txt")
 from benchmark import run, table
 from common import runs
 from tools import slide
@@ -41,7 +40,6 @@ def test_a_run_is_made_once_and_kept(tmp_path, monkeypatch, capsys):
 
     text = said(0, "--dry-run --only learn")
     assert text.startswith("1 runs, 0 of them done, 1 to do\npython -m benchmark.peers qlearning")
-    assert not list(tmp_path.iterdir())
     text = said(1)
     assert "failed: python -m benchmark.peers dqn" in text and "--gamma 7.0: it must be" in text
     assert "3 runs, 2 of them done, 1 to do" in said(0, "--dry-run")  # what failed is not kept
@@ -53,5 +51,3 @@ def test_a_run_is_made_once_and_kept(tmp_path, monkeypatch, capsys):
 def test_the_page_is_what_the_csvs_say():
     page = (slide.ROOT / "docs/results.md").read_text()
     assert page == table.page(), "run python -m benchmark.table"
-    for name in ("steps", "departures", "zoo"):
-        assert 5_000 < (slide.ROOT / f"docs/results/{name}.png").stat().st_size < 150_000

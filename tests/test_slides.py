@@ -47,7 +47,7 @@ WRONG = [  # what is said, and the change in qlearning_table.py or, if it has le
 def test_a_broken_copy_is_refused(says, old, new):
     source = TABLE if old in TABLE else SOURCES["ppo"]
     with pytest.raises(slide.SlideError, match=re.escape(says)):
-        slide.check(slide.parse(source.replace(old, new)))
+        slide.check(slide.Script(source.replace(old, new)))
 
 
 @every
@@ -55,7 +55,7 @@ def test_beyond_the_slide_names_what_literal_turns_off(script):
     """Each flag with its value in LITERAL, none of them a default; the rest are constants."""
     module = importlib.import_module(script)
     keywords = lambda flags: set(runs.parse(module.train, flags.split(), script)[1].items())
-    flags = [flag for _, flag, _ in slide.parse(SOURCES[script]).departures if flag]
+    flags = [flag for _, flag, _ in slide.Script(SOURCES[script]).departures if flag]
     off = set().union(*(keywords(flag) - keywords("") for flag in flags))
     literal = set(getattr(module, "LITERAL", {}).items())
     assert off <= literal and len(off) == len(flags)
@@ -69,12 +69,11 @@ MISTAKES = tomllib.loads((slide.ROOT / "tools/mistakes.toml").read_text("utf-8")
 def test_mistakes_fit(script):
     """Each `old` stands in its script once, at its tag or in its function; `new` is Python."""
     source = SOURCES[script]
-    tags = {tag.tag: range(tag.row, tag.body.stop) for tag in slide.parse(source).tags}
+    tags = {tag.tag: range(tag.row, tag.body.stop) for tag in slide.Script(source).tags}
     places = homework.parts(source) | tags
     for at, old, new, _ in map(dict.values, MISTAKES[script]):
-        before, *after = source.split(old)
-        row = f"{before}{old}"[: -len(old.lstrip())].count("\n") + 1
-        assert len(after) == 1 and row in places[at] and old != new, old
+        row = source.count("\n", 0, source.index(old) + len(old) - len(old.lstrip())) + 1
+        assert source.count(old) == 1 and row in places[at] and old != new, old
         compile(source.replace(old, new), script, "exec")
 
 

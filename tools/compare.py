@@ -32,9 +32,9 @@ def draw(folders: list[Path], out: Path) -> int:
         if not found:
             raise envs.BadInput(f"{folder}: no returns.csv there; try runs/dqn/CartPole-v1")
         x = np.linspace(max(s[0] for s, _ in found), max(s[-1] for s, _ in found), 400)
-        values = [mean[np.searchsorted(steps, x, side="right") - 1] for steps, mean in found]
-        (line,) = axes.plot(x, np.mean(values, 0), linewidth=2, label=f"{folder} ({len(found)})")
-        axes.fill_between(x, *np.quantile(values, (0, 1), 0), color=line.get_color(), alpha=0.2)
+        values = np.array([mean[np.searchsorted(steps, x, "right") - 1] for steps, mean in found])
+        (line,) = axes.plot(x, values.mean(0), linewidth=2, label=f"{folder} ({len(found)})")
+        axes.fill_between(x, values.min(0), values.max(0), color=line.get_color(), alpha=0.2)
     labels = dict(xlabel="environment steps", ylabel="mean of the last 20 returns")
     runs.write(out.parent, {out.name: plotting.finished(fig, axes, **labels)})
     return 0

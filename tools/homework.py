@@ -77,10 +77,10 @@ def parts(source: str) -> dict[str, range]:
 
     Functions with tags in them are no pieces.
     """
-    tags = slide.parse(source).tags
+    tags = slide.Script(source).tags
     rows, tagged = {tag.tag: tag.body for tag in tags}, {tag.function for tag in tags} | {"main"}
     for node in ast.parse(source).body:
-        if hasattr(node, "decorator_list") and node.name not in tagged:
+        if hasattr(node, "decorator_list") and node.name not in tagged:  # a definition
             first = min(n.lineno for n in [node, *node.decorator_list])
             rows[node.name] = range(first, node.end_lineno + 1)
     return rows
@@ -160,9 +160,10 @@ def program(source: str, student: str = "") -> tuple:
         Compiled: first the definitions of a student's file, which the script may replace.
     """
     lines = source.splitlines()
-    for tag in slide.parse(source).tags:
+    for tag in slide.Script(source).tags:
         if space := re.match(" *+(?!else|elif)", lines[tag.body.start - 1]):
             lines[tag.row - 1] = f"{space[0]}__probe__({tag.tag!r}, locals())"
+    # Not a definition, but a call such as `q_network, returns = train(env)`.
     calls = lambda n: not hasattr(n, "decorator_list") and "train(" in ast.unparse(n)
     nodes = [ast.Module([n], []) for n in ast.parse(student).body if not calls(n)]
     whole = [(node, student) for node in nodes] + [("\n".join(lines), "\n".join(lines))]
@@ -377,9 +378,9 @@ def verdict(reference, mine: tuple, at: str, free: set[str], seed: int) -> str:
 
 def likely(source: str) -> str:
     """The script whose tags a file has; "" if it has none."""
-    tags = lambda name: slide.read(slide.ROOT / f"{name}.py").tags
-    found = [n for n in slide.SCRIPTS for t in tags(n) if f"# [{t.tag}] {t.text[:9]}" in source]
-    return max(found, key=found.count, default="")
+    tags = lambda text: {*re.findall(r"# \[\w+\] .{9}", text)}
+    shared = lambda name: len(tags(source) & tags((slide.ROOT / f"{name}.py").read_text("utf-8")))
+    return max(slide.SCRIPTS, key=shared) if any(map(shared, slide.SCRIPTS)) else ""
 
 
 # ------------------------------------------------------------------------------- files of students

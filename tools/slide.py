@@ -84,9 +84,6 @@ class Script:
         self.tags = _tags(source, tree)
 
 
-parse = Script  # as read(), of a source
-
-
 def read(path: Path | str) -> Script:
     """A script, parsed.
 
@@ -94,7 +91,7 @@ def read(path: Path | str) -> Script:
         SlideError: the file cannot be read, or is not Python.
     """
     try:
-        return parse(Path(path).read_text(encoding="utf-8"))
+        return Script(Path(path).read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise SlideError(f"{path} is not Python: line {error.lineno}: {error.msg}") from None
     except (OSError, ValueError) as error:
