@@ -70,10 +70,10 @@ def explained(script: str, run: Callable[[], int]) -> int:
     except (BadInput, FloatingPointError, MemoryError, OSError) as error:
         line, status = envs.short(error, 400), 2 if isinstance(error, BadInput) else 1
     except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
-        found = re.search(r"FloatingPointError: (.+)|.*(?:allocate|terminated with).*", str(error))
-        if not found:
+        if not re.search("allocate|terminated with", str(error)):
             raise
-        line, status = found[1] or found[0], 1
+        found = re.findall(r".*(?:allocate|terminated with|Error: ).*", str(error))
+        line, status = found[-1].removeprefix("FloatingPointError: "), 1
     say(f"{script}.py: {line}", sys.stderr)
     return status
 

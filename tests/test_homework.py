@@ -112,8 +112,8 @@ def test_an_assignment(tmp_path, capsys):
 
 
 def test_bad_input(capsys):
-    lines = {f"make {DQN} --lines 99 --out x": "piece 99", "check no.py": "no.py", "make": ".py"}
-    for line, says in lines.items():
+    lines = {f"make {DQN} --lines 99 --out x": "piece 99", "check no.py": "no.py"}
+    for line, says in (lines | {"make": "SCRIPT.py", "check": "FILE.py"}).items():
         with pytest.raises(SystemExit, match="2"):
             homework.main(line.split())
         assert says in capsys.readouterr().err

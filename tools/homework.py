@@ -425,7 +425,7 @@ def answer(against: Path, source: str, at: str, seed: int = 0, timeout: float = 
 def check(flags) -> int:
     """Judge files of students; the exit status is 0 if all is right."""
     table = []
-    for path in flags.files:
+    for path in flags.files or [Path("FILE.py")]:
         source = source_of(path)
         against = (flags.against or slide.ROOT / f"{likely(source)}.py").resolve()
         if not against.is_file():
