@@ -92,19 +92,29 @@ def test_a_run_and_its_files(script, capsys):
 
 
 def test_where_it_saves(monkeypatch):
-    """Also where no picture can be drawn."""
+    """Also where no picture can be drawn. Evaluations play other episodes than the training."""
     monkeypatch.setattr(runs.plotting, "learning_curve", lambda *_: 1 / 0)
-    assert run("qlearning_table --literal --alpha 0.5 --episodes 3 --env-kwargs size=4") == 0
-    with mock.patch.object(runs, "play", wraps=runs.play) as play:
-        assert run("qlearning_table --episodes 3 --env Maze --seed 5") == 0  # no version
-    assert play.call_args.kwargs["seed"] == 1_000_005  # not the episodes it was trained on
+    lake = "--env FrozenLake-v1 --env-kwargs map_name=8x8 --env-kwargs is_slippery=False"
+    assert run("qlearning_table --literal --alpha 0.5 --episodes 3", lake) == 0
     assert run("ddpg --steps 200 --hidden 8 --no-save --picture pendulum.png") == 0
     assert Image.open("pendulum.png").size == (1104, 480)
-    one, two = sorted(Path("runs").glob("*/*/*/run.json"))
-    assert str(one.parent) == "runs/qlearning_table/Maze-v0/seed5"
-    assert str(two.parent) == "runs/qlearning_table/Treasure-v0-size=4/seed0"
-    used = json.loads(two.read_text())["hyperparameters"]
+    with mock.patch.object(runs, "play", wraps=runs.play) as play:
+        assert run("qlearning_table --episodes 3 --env Maze --seed 5") == 0  # no version
+        assert run("qlearning_table --seed 6 --load runs/qlearning_table/Maze-v0/seed5") == 0
+    assert [call.kwargs["seed"] for call in play.mock_calls] == [1_000_005, 1_000_006]
+    one, two = sorted(Path("runs/qlearning_table").glob("*/*/run.json"))
+    assert one.parent.parts[2:] == ("FrozenLake-v1-map_name=8x8-is_slippery=False", "seed0")
+    assert two.parent.parts[2:] == ("Maze-v0", "seed5")
+    used = json.loads(one.read_text())["hyperparameters"]
     assert used.items() >= dict(gamma=0.9, epsilon=0.1, epsilon_decay=False, alpha=0.5).items()
+
+
+def test_episodes_of_an_evaluation_and_of_a_goal():
+    """Each begins otherwise. Of Pendulum's the last 20 count."""
+    world, how = gym.make("CartPole-v1"), dict(seed=0, episodes=20, most_steps=999)
+    assert len({*runs.play(world, lambda state: 0, **how)}) > 1
+    progress = runs.Progress(gym.make("Pendulum-v1"), steps=1, until_solved=True)
+    assert (progress.goal, progress.window) == (-200, 20)
 
 
 def test_ctrl_c_and_output_that_nobody_takes():

@@ -14,7 +14,7 @@ import torch
 
 import rlhf
 from common import runs
-from tests.worlds import SCRIPTS, Constant, Mixed, Probe, as_bytes, fitting, train
+from tests.worlds import SCRIPTS, Constant, Mixed, Probe, fitting, train
 
 
 def test_defaults():
@@ -69,14 +69,6 @@ def test_the_seed_reaches_the_agent(script):
 
 
 # ---------------------------------------------------------------------------- other environments
-
-
-@every
-def test_a_wrapped_instance_works(script):
-    """RecordEpisodeStatistics, which also counts returns, changes nothing."""
-    make = lambda: Mixed(**fitting(script))
-    wrapped = train(script, lambda: gym.wrappers.RecordEpisodeStatistics(make()), steps=60)
-    assert as_bytes(*wrapped[:2]) == as_bytes(*train(script, make, steps=60)[:2])
 
 
 @every

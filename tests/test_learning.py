@@ -74,6 +74,7 @@ def test_a3c_with_two_workers(method, monkeypatch, tmp_path):
         *learned, returns = a3c.train(make, steps=800, workers=2, on_episode=keep)
     shared = started.call_args.args[2]["shared"]
     assert len(returns) == len(seen) > 10 and all(total == length for total, length, _ in seen)
+    assert 700 < seen[-1][2] <= shared.T  # the steps of both
     assert shared.counts[:2].min() > 0 and 800 < shared.T <= 840 and sum(returns) > 700
     theta = parameters_to_vector(p for network in learned for p in network.parameters())
     assert torch.equal(theta, shared.theta)

@@ -242,3 +242,5 @@ def test_learning_all_three_steps():
     assert found["accuracy"] > 0.65  # chance: 0.5, with a standard error of 0.02
     assert found["score"] > found["sft_score"]
     assert found["true_reward"] > found["sft_true_reward"] + 1  # with a standard error of 0.13
+    even = around.evaluate(rlhf, LANGUAGE, sft, sft, r, seed=1)["win_rate"]
+    assert even == pytest.approx(0.5, abs=0.03)  # two equally good texts are half a win
