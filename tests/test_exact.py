@@ -95,7 +95,7 @@ LOGITS, VALUES = torch.tensor([0.0, 2.0, 1.0]), torch.tensor([3.0, 1.0, 2.0])
 pi = lambda states: types.SimpleNamespace(mode=torch.ones(states.shape[:-1]))
 V = lambda states: torch.full((len(states),), 0.5)
 HANDED = dict(  # what was learned; the value of a state whose greedy action is 1
-    qlearning_table=([np.array([[3.0, 1], [0, 2]])], 2),
+    qlearning_table=([np.array([[3.0, 1], [-3, 2]])], 2),
     dqn=([lambda state: LOGITS], 2),
     reinforce=([pi], None),
     actor_critic=([lambda state: LOGITS, lambda state: VALUES], LOGITS.softmax(0) @ VALUES),
