@@ -181,6 +181,7 @@ def worker(
         if done:
             report((episode_return, length))
         # [19] until T > T_max
+        # `steps` is T_max.
         if shared.T > steps:
             break
 

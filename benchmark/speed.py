@@ -20,20 +20,20 @@ import numpy as np
 START, SECONDS = 12_000, 24.0
 
 
-def counting(report, start: int = START, seconds: float = SECONDS):
+def counting(report):
     """`with counting(...):` counts the steps of all environments that gym.make() opens.
 
-    report(steps a second) is called once, after `start` steps and then `seconds`.
+    report(steps a second) is called once, after START steps and then SECONDS.
     """
     step, count, began = gym.wrappers.OrderEnforcing.step, 0, np.inf
 
     def counted(env, action):
         nonlocal count, began
         count += 1
-        if count == start:
+        if count == START:
             began = time.process_time()
-        elif count % 64 == 0 and (passed := time.process_time() - began) > seconds:
-            report((count - start) / passed)
+        elif count % 64 == 0 and (passed := time.process_time() - began) > SECONDS:
+            report((count - START) / passed)
             began = np.inf
         return step(env, action)
 

@@ -511,7 +511,7 @@ def grade(cells: list[str], at: str, script: str) -> None:
 
 def make(flags) -> None:
     """Write an assignment: a script and two notebooks."""
-    script, *_ = flags.files or [Path("SCRIPT.py")]
+    script, *_ = flags.files or [Path("SCRIPT.py")]  # which is not there: the error says so
     reference, edits = opened(script), []
     for at in flags.lines or [""]:
         if at not in reference.parts or not flags.out:
