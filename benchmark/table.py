@@ -167,7 +167,7 @@ def main() -> None:
     for draw in (steps, departures, zoo):
         image = Image.open(io.BytesIO(plotting.png(draw()))).convert("RGB")
         image.quantize(64).save(run.RESULTS / f"{draw.__name__}.png", optimize=True)
-    (run.ROOT / "docs/results.md").write_text(page())
+    (run.RESULTS.parent / "results.md").write_text(page())
 
 
 if __name__ == "__main__":

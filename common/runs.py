@@ -68,7 +68,8 @@ def explained(script: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         line, status = "interrupted", 130
     except (BadInput, FloatingPointError, MemoryError, OSError) as error:
-        line, status = envs.short(error, 400), 2 if isinstance(error, BadInput) else 1
+        bad_input = isinstance(error, (BadInput, FileNotFoundError))
+        line, status = envs.short(error, 400), 2 if bad_input else 1
     except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
         if not re.search("allocate|terminated with", str(error)):
             raise
@@ -395,6 +396,8 @@ class Job:
         file = self.flags.load / "weights.pt"
         try:
             modules(learned).load_state_dict(torch.load(file, "cpu", weights_only=True))
+            weights = modules(learned).state_dict().values()
+            assert all(torch.isfinite(w).all() for w in weights), "a weight is not a number"
         except Exception as error:
             raise BadInput(f"{file} does not fit; train again ({envs.short(error)})") from None
         return learned

@@ -196,25 +196,7 @@ def test_help(script, capsys):
 
 # ------------------------------------------------------------------------------------ bad input
 
-
-BAD_INPUT = {  # a word of the message -> commands
-    "ddpg.py or a3c.py or ppo.py": "dqn --env Pendulum-v1",
-    "dqn.py": "ddpg --env CartPole-v1 | qlearning_table --env CartPole-v1",
-    "does not take images": "ddpg --env Photo-v0",
-    "invalid assignment": "dqn --env-kwargs size",
-    "argument 'env_id'": "dqn --env-kwargs env_id=3",
-    "--help lists all flags": "dqn --step 3 | dqn --steps many | rlhf --env CartPole-v1",
-    "at least 1 and at most": "dqn --steps 0 | a3c --workers 999999999",
-    "at least 0 and": "dqn --seed -1 | dqn --seed 99999999999 | ppo --beta -1 | rlhf --beta inf",
-    "0 and at most 1\n": "dqn --gamma 1.5 | dqn --gamma nan | dqn --epsilon 2 | ddpg --tau 2",
-    "at most 1\n": "ppo --gae-lambda 2 | ppo --alpha 2 | dqn --alpha 0 | dqn --alpha inf",
-    "choose another folder": "dqn --out /proc | rlhf --out file",
-    "is a folder": "dqn --out taken.gif | dqn --no-save --record taken.gif",
-    "--record takes .gif": "dqn --record clip.avi",
-    "; .png only": "dqn --env Acrobot-v1 --picture p.png | dqn --env Maze-v0 --picture p.gif",
-    "use --record": "dqn --render",
-    "run.json does not fit": "dqn --load nowhere",
-}
+BAD_INPUT = tomllib.loads((slide.ROOT / "tests/bad_input.toml").read_text("utf-8"))
 COMMANDS = [(command, says) for says, text in BAD_INPUT.items() for command in text.split(" | ")]
 
 
@@ -222,8 +204,11 @@ COMMANDS = [(command, says) for says, text in BAD_INPUT.items() for command in t
 def test_bad_input(command, says, capsys, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "environ", {})  # no screen
-    monkeypatch.setattr(runs, "ctrl_c", lambda watch: pytest.fail("it trains"))
-    Path("file").write_text("no folder")
+    if not command.startswith("tools."):
+        monkeypatch.setattr(runs, "ctrl_c", lambda watch: pytest.fail("it trains"))
+    Path("file").write_text("no folder, no (Python")
+    Path("mine.py").write_text((slide.ROOT / "qlearning_table.py").read_text("utf-8"))
+    Path("tagless.py").write_text("x = 1")
     Path("taken.gif/weights.pt").mkdir(parents=True)
     assert says in refused(capsys, command)
 
@@ -252,7 +237,8 @@ def test_saved_files(capsys):
         run_json.write_text(json.dumps(settings | damage))
         assert "dqn.py: " in refused(capsys, "dqn --load good")
     run_json.write_text(json.dumps(settings))
-    for wrong in (Harmful(), [1], dict([*torch.load(weights).items()][1:])):  # a layer is missing
+    layers, nan = [*torch.load(weights).items()], lambda layer: (layer[0], layer[1] * np.nan)
+    for wrong in (Harmful(), [1], dict(layers[1:]), dict(map(nan, layers))):
         torch.save(wrong, weights)
         assert "weights.pt does not fit" in refused(capsys, "dqn --load good")
     assert not Path("harmed").exists()

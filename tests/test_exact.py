@@ -63,8 +63,11 @@ def test_the_seed_reaches_the_agent(script):
     gives the same result: test_snippets. The global random states stay as they are."""
     make = lambda: Constant(**fitting(script))
     logs = lambda seed: str([env.log for env in train(script, make, seed=seed, steps=60)[-1]])
-    before = random.getstate(), np.random.get_state()[1].tolist()
+    before, rng = (random.getstate(), np.random.get_state()[1].tolist()), np.random.default_rng
     assert logs(1) != logs(2)
+    with mock.patch.object(np.random, "default_rng", side_effect=rng) as made:
+        logs(3)
+    assert {call.args for call in made.mock_calls} <= {(3,)}
     assert before == (random.getstate(), np.random.get_state()[1].tolist())
 
 

@@ -6,21 +6,18 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tools import homework, slide
 
 ANSWERS = tomllib.loads(homework.ANSWERS.read_text("utf-8"))
 DQN = slide.ROOT / "dqn.py"
+homework.DRAWS = 40  # fewer
 
 
 def reference(script: str) -> homework.Reference:
     return homework.opened(slide.ROOT / f"{script}.py")
-
-
-@pytest.fixture(autouse=True)
-def _fewer_draws(monkeypatch):
-    monkeypatch.setattr(homework, "DRAWS", 40)
 
 
 @pytest.mark.parametrize(("script", "which"), [("actor_critic", -1), ("ppo", -1), ("dqn", 0)])
@@ -31,35 +28,33 @@ def test_right_answers_in_other_words_pass(script, which):
 
 
 def test_the_error_rate(capsys, monkeypatch):
-    """Every third known mistake is caught and named, every right answer passes."""
+    """Every fifth known mistake is caught and named, every right answer passes."""
     right = reference("reinforce")
-    monkeypatch.setattr(right, "mistakes", right.mistakes[::3])
+    monkeypatch.setattr(right, "mistakes", right.mistakes[::5])
     monkeypatch.setattr(homework, "Reference", lambda path: right)
     assert homework.main(["rate", "reinforce"]) == 0
     counts = r"so far (\d+) of \1 mistakes are caught, \1 named; (\d+) of \2 right answers pass"
     assert re.search(counts, capsys.readouterr().out)
 
 
-CHANGES = [  # in which script and line, what becomes what, and what is said
-    ("dqn", "12", "amax(dim=1)", "amax(dim=1, keepdim=True)", "the shape (6, 6), should have (6,)"),
-    ("dqn", "12", "with torch.no_grad()", "if True", "y.requires_grad is True, should be False"),
-    ("dqn", "12", "value = q", "value = no * q", "'no' is not defined in: next_value = no * q"),
-    ("dqn", "12", "y = reward_j +", "y = 2 * reward_j +", "reward_j["),
-    ("dqn", "5", "not done and step", "step", "after it comes [6], should come [4]"),
-    ("dqn", "10", "step % train_every", "(step + 1) % train_every", "comes [4], should come [11]"),
-    ("dqn", "6", "rng.integers(n_actions)", "np.random.randint(n_actions - 1)", "action is"),
-    ("a3c", "14", "reversed(range(", "reversed(range(1, ", "as if: off by one: i stops before"),
-    ("a3c", "14", "reversed(range(t - t_start))", "range(t - t_start)", "are summed forwards"),
-    ("qlearning_table", "9", "S = S_next", "pass", "as if: S never becomes S'"),
-]
-
-
-@pytest.mark.parametrize(("script", "at", "old", "new", "says"), CHANGES)
-def test_what_is_said(script, at, old, new, says):
+@pytest.mark.parametrize(("script", "at", "old", "new", "says"), ANSWERS["said"])
+def test_what_is_said(script, at, old, new, says, monkeypatch):
     """The difference, and the mistake where it is a known one."""
     right = reference(script)
+    monkeypatch.setattr(right, "mistakes", [m for m in right.mistakes if says in f"as if: {m[1]}"])
     own = homework.text(right.source, right.own[at])
     assert says in homework.judge(right, right.put(at, own.replace(old, new)), at)
+
+
+def test_tolerance():
+    """Two thousandths of the largest number; of many numbers one in a hundred may differ."""
+    right = np.array([0.0, -1, np.nan])
+    assert homework.unlike(right, right + 1.9e-3) == ""
+    assert homework.unlike(right, right + 2.1e-3) == "[0] is 0.0021, should be 0"
+    assert homework.unlike(right, np.array([0, -1, 2])) == "[2] is 2, should be nan"
+    assert homework.unlike(None, 3) == " is 3, should be None" and not homework.unlike(3, 3.0)
+    far = lambda n, few: homework.unlike(np.zeros(n), np.arange(n) < few)
+    assert far(1000, 1) and far(2000, 21) and not far(2000, 20)
 
 
 def test_whatever_is_handed_in(capsys):
@@ -77,13 +72,15 @@ def test_whatever_is_handed_in(capsys):
     Path("a.py").write_text(broken)
     Path("b.py").write_text("def train(:\n")
     Path("c.py").write_text(source.replace("* (1 - terminated_j)", ""))
-    flags = f"a.py b.py c.py --against {DQN} --lines 9,10,11,12,13 --timeout 6"
+    assert homework.main(f"check a.py --against {DQN} --lines 9 --timeout 2".split()) == 1
+    assert "no answer in time" in capsys.readouterr().out
+    flags = f"a.py b.py c.py --against {DQN} --lines 10,11,12,13"
     assert homework.main(f"check {flags} --csv t.csv --gradescope g.json".split()) == 1
     _, _, points, says = zip(*csv.reader(Path("t.csv").open(newline="")), strict=True)
-    assert points == ("points", *"00001", *"00000", *"11101")
-    expected = ["says", "no answer in time", "Python ended", "is missing", "SystemExit", "^$"]
-    assert all(map(re.search, [*expected, *["^SyntaxError.*line 1"] * 5], says))
-    assert len(json.loads(Path("g.json").read_text())["tests"]) == 15
+    assert points == ("points", *"0001", *"0000", *"1101")
+    expected = ["says", "Python ended", "is missing", "SystemExit", "^$"]
+    assert all(map(re.search, [*expected, *["^SyntaxError.*line 1"] * 4], says))
+    assert len(json.loads(Path("g.json").read_text())["tests"]) == 12
     said = capsys.readouterr().out
     assert "as if: it bootstraps through a terminal state docs/html/dqn.html#12" in said
     assert "[13]  ok, given the right y" in said
@@ -97,7 +94,7 @@ def test_an_assignment(tmp_path, capsys):
     assert homework.main(["make", str(DQN), "--lines", "5,11,phi", "--out", "hw"]) == 0
     assert "[11] the check catches 2 of 2 known mistakes" in capsys.readouterr().out
     blank = (tmp_path / "hw/dqn.py").read_text("utf-8")
-    assert "# to assign: state_j, float32 (batch, n_features)\n" in blank
+    assert "# to assign: state_j, float32 (batch, n_features)\n" in blank and "alike" not in blank
     assert "            while ...:\n" not in blank and "        while ...:\n" in blank
     says = {at: homework.judge(reference("dqn"), blank, at) for at in ("5", "7", "11", "phi")}
     assert says == dict.fromkeys(("5", "11", "phi"), "not done yet") | {"7": ""}
@@ -109,11 +106,3 @@ def test_an_assignment(tmp_path, capsys):
     homework.grade([homework.source_of(tmp_path / "hw/source/hw/dqn.ipynb")], "11", "dqn.py")
     with pytest.raises(AssertionError, match="not done yet"):
         homework.grade([homework.source_of(tmp_path / "hw/dqn.ipynb")], "11", "dqn.py")
-
-
-def test_bad_input(capsys):
-    lines = {f"make {DQN} --lines 99 --out x": "piece 99", "check no.py": "no.py"}
-    for line, says in (lines | {"make": "SCRIPT.py", "check": "FILE.py"}).items():
-        with pytest.raises(SystemExit, match="2"):
-            homework.main(line.split())
-        assert says in capsys.readouterr().err

@@ -27,13 +27,8 @@ AIMING = dict(
     ddpg=dict(steps=400, warmup=100, beta=0.01, hidden=32, sigma=0.05),
     ppo=dict(steps=3_000, alpha=0.03, n_envs=2, horizon=40, epochs=5, batch=80, d_targ=0.1),
 )
-LOOKING = dict(
-    dqn=dict(steps=700),
-    reinforce=dict(steps=1_500, alpha=2e-3),
-    actor_critic=dict(steps=2_500),
-    a3c=dict(steps=1_500, workers=1),
-    ppo=dict(steps=2_560, n_envs=4, horizon=64, epochs=5, batch=128),
-)
+LOOKING = dict(dqn=700, reinforce=900, actor_critic=2_000, a3c=1_500, ppo=2_048)  # steps
+FASTER = dict(ppo=dict(n_envs=4, horizon=64, epochs=5, batch=128), a3c=dict(workers=1))
 
 
 def learns(script: str, make, chance: float, enough: float, **options) -> list:
@@ -59,7 +54,7 @@ def test_continuous_actions(script):
 @pytest.mark.parametrize("script", LOOKING)
 def test_images(script):
     """Who does not look is right in half of the ten steps. Each network sees with the trunk."""
-    options = LOOKING[script] | dict(trunk=pixels.Convolutions)
+    options = FASTER.get(script, {}) | dict(steps=LOOKING[script], trunk=pixels.Convolutions)
     for network in learns(script, Look, 7, 7.5, gamma=0.0, **options):
         assert any(isinstance(module, pixels.Convolutions) for module in network.modules())
 

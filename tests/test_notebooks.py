@@ -18,27 +18,30 @@ def test_stored_is_what_would_be_made_now(name):
     assert len(kinds) > 3 and "error" not in kinds and path.stat().st_size < 1_000_000
 
 
-def short(name: str, budget: int):
-    """A notebook whose trainings take `budget` steps."""
-    book = notebook.made(name)
-    for cell in book.cells:
-        pattern = r"\b(steps|demonstrations|comparisons)( = |=|: int = )[\d_]+"
-        cell.source = re.sub(pattern, rf"\1\g<2>{budget}", cell.source)
-    return book
+def test_what_is_run_again(tmp_path, monkeypatch):
+    """A notebook whose code has changed. Comments and helpers do not count: the outputs stay."""
+    ran, path = [], tmp_path / "reinforce.ipynb"
+    execute = lambda book, **_: ran.append(book.cells[4].update(execution_count=7))
+    monkeypatch.setattr(notebook, "FOLDER", tmp_path)
+    monkeypatch.setattr(notebook.nbclient, "execute", execute)
+    notebook.main(["reinforce"])
+    first = path.read_text("utf-8")
+    for old, new, runs in (("is small", "is", 1), ("import re", "1", 1), ("=3e-5", "=4e-5", 2)):
+        path.write_text(first.replace(old, new), "utf-8")
+        notebook.main(["reinforce"])
+        assert path.read_text("utf-8") == first and len(ran) == runs
 
 
 def test_runs_alone(tmp_path):
-    """In an empty folder: the lecture, which pastes all scripts. The stored ones have run, too."""
-    notebook.nbclient.execute(short("lecture", 300), cwd=tmp_path, timeout=300)
-
-
-def test_stop_leaves_what_was_learned(tmp_path):
-    """Jupyter's Stop sends a SIGINT: the training ends with the episode, and the next cells run."""
-    book = short("dqn", 10**8)
-    run = next(cell for cell in book.cells if "with Watch" in cell.source)
+    """The lecture, which pastes all scripts, in an empty folder and shortened. In the maze Jupyter
+    says Stop, a SIGINT: the training ends with the episode, and the next cells run."""
+    book, pattern = notebook.made("lecture"), r"\b(steps|demonstrations|comparisons)( =|=|: int =)"
+    for cell in book.cells:
+        cell.source = re.sub(rf"{pattern} ?[\d_]+", r"\1\2 200", cell.source)
+        cell.source = cell.source.replace("sleep(0.02)", "sleep(0)")
+    run = next(cell for cell in book.cells if "train_dqn(maze" in cell.source)
     run.source = f"""import os, threading
 threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
-{run.source}
-assert watch.stopped and returns and signal.getsignal(signal.SIGINT) != watch.stop"""
-    book.cells = book.cells[: book.cells.index(run) + 4]
-    notebook.nbclient.execute(book, cwd=tmp_path, timeout=120)
+{run.source.replace("steps = 200", "steps = 10**8")}
+assert watch.stopped and watch.returns and signal.getsignal(signal.SIGINT) != watch.stop"""
+    notebook.nbclient.execute(book, cwd=tmp_path, timeout=300)

@@ -163,23 +163,22 @@ def test_minibatches_take_each_index_once_an_epoch():
 # ------------------------------------------------------------------------------------ the labeller
 
 
-@pytest.mark.parametrize(
-    ("topic", "text", "points"),
-    [
-        ("dog", "the dog sees the cat .", 0),
-        ("dog", "the dog sees the cat . gentle dog", 0),  # no word counts after the end
-        ("dog", "the brave gentle dog helps the cat .", 3),
-        ("dog", "the stupid dog hits the cat .", -2),
-        ("fish", "the dog sees the cat .", -2),  # leaves the topic
-        ("dog", "the brave brave dog sees the cat .", 1),  # two kind words, a repetition
-        ("dog", "the dog the cat .", -2),  # no verb
-        ("dog", "the dog sees the cat the old the old the", -3),  # no end, a repetition
-    ],
-)
-def test_true_reward(topic, text, points):
-    x, y = torch.tensor([WORDS.index(topic)]), texts(text)
-    assert LANGUAGE.true_reward(x, y).item() == 2 * points
-    assert LANGUAGE.sentence(y[0]) == text.removesuffix(" gentle dog")
+POINTS = {  # of texts about the dog
+    "the dog sees the cat .": 0,
+    "the dog sees the cat . gentle dog": 0,  # no word counts after the end
+    "the brave gentle dog helps the cat .": 3,
+    "the stupid dog hits the cat .": -2,
+    "the fish sees the cat .": -2,  # leaves the topic
+    "the brave brave dog sees the cat .": 1,  # two kind words, a repetition
+    "the dog the cat .": -2,  # no verb
+    "the dog sees the cat the old the old the": -3,  # no end, a repetition
+}
+
+
+def test_true_reward():
+    y = texts(*POINTS)
+    assert LANGUAGE.true_reward(DOG.expand(8), y).tolist() == [2 * n for n in POINTS.values()]
+    assert [*map(LANGUAGE.sentence, y)] == [text.removesuffix(" gentle dog") for text in POINTS]
 
 
 def test_demonstrations_are_sentences_on_the_topic():
@@ -233,8 +232,9 @@ def test_divergence_is_told():
         rlhf.ppo(LANGUAGE, net(), net(1), beta=float("nan"), n_outputs=8, steps=20)
 
 
-def test_learning_all_three_steps():
+def test_learning_all_three_steps(monkeypatch):
     """A tenth of a run: fresh pairs are ranked rightly, and the true reward rises."""
+    monkeypatch.setattr(around, "PROMPTS", 800)
     sft = rlhf.fine_tune(LANGUAGE, demonstrations=1_500, batch=32)
     r = rlhf.reward_model(LANGUAGE, sft, comparisons=500, epochs=4, batch=32)
     policy, _ = rlhf.ppo(LANGUAGE, sft, r, steps=5_000, n_outputs=128)
@@ -242,5 +242,7 @@ def test_learning_all_three_steps():
     assert found["accuracy"] > 0.65  # chance: 0.5, with a standard error of 0.02
     assert found["score"] > found["sft_score"]
     assert found["true_reward"] > found["sft_true_reward"] + 1  # with a standard error of 0.13
-    even = around.evaluate(rlhf, LANGUAGE, sft, sft, r, seed=1)["win_rate"]
-    assert even == pytest.approx(0.5, abs=0.03)  # two equally good texts are half a win
+    monkeypatch.setattr(rlhf, "score", lambda r, x, y: -LANGUAGE.true_reward(x, y))  # wrong
+    even = around.evaluate(rlhf, LANGUAGE, sft, sft, r, seed=1)
+    assert even["win_rate"] == pytest.approx(0.5, abs=0.04)  # equally good: half a win
+    assert even["accuracy"] == 0  # of those pairs that are not

@@ -40,13 +40,14 @@ WRONG = [  # what is said, and the change in qlearning_table.py or, if it has le
     ("[9] does not stand right above its statement", "    # [9]", "# [9]"),
     ("[9] is nested in [5], on the slide in [3]", "[9]         S", "[9]     S"),
     ("[10] is nested in [5], on the slide in [3]", "until S", "then S"),
+    ("[f] is nested in [b], on the slide in []", "    [f]     ", "    [f] "),
 ]
 
 
 @pytest.mark.parametrize(("says", "old", "new"), WRONG)
 def test_a_broken_copy_is_refused(says, old, new):
     source = TABLE if old in TABLE else SOURCES["ppo"]
-    with pytest.raises(slide.SlideError, match=re.escape(says)):
+    with pytest.raises(slide.BadInput, match=re.escape(says)):
         slide.check(slide.Script(source.replace(old, new)))
 
 

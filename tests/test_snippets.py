@@ -3,19 +3,13 @@
 import ast
 import functools
 import importlib
-import inspect
 import sys
 import types
-from collections import deque
 
-import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete
 
-import ddpg
-import dqn
-import ppo
 from common import envs
 from common.language import Language
 from tests import worlds
@@ -69,21 +63,6 @@ def test_in_an_empty_notebook(scripts, notebook):
         trains[script] = notebook.train
     for script, train in trains.items():
         assert typed(script, train) == expected(script)
-
-
-def test_pieces_alone():
-    """dqn.py's and ddpg.py's memories, gae, the noise: with numpy arrays."""
-    rng, empty = np.random.default_rng(0), dict(np=np, torch=torch, deque=deque)
-    sources = map(inspect.getsource, (dqn.ReplayMemory, dqn.NStepMemory))
-    exec("\n\n".join(sources), memories := dict(empty))
-    for memory in (memories["ReplayMemory"](3), memories["NStepMemory"](3, 1, 0.9)):
-        memory.store(np.ones(2), 1, 0.5, np.zeros(2), False, True)
-        parts = [part.tolist() for part in memory.sample(2, rng)[:3]]
-        assert parts == [[[1, 1]] * 2, [1] * 2, [0.5] * 2]
-    exec(inspect.getsource(ddpg.OrnsteinUhlenbeck), noise := dict(empty))
-    assert noise["OrnsteinUhlenbeck"](2, 0.1, rng).sample().shape == (2,)
-    exec(inspect.getsource(ppo.gae), functions := {})
-    assert functions["gae"](*np.ones((5, 2, 1)), 0.5, 1.0).tolist() == [[0.0], [0.0]]
 
 
 def test_a3c_says_what_to_do_where_processes_cannot_be_started(notebook, monkeypatch):

@@ -3,13 +3,16 @@
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 import ppo
 from tests.test_snippets import expected, typed
+from tests.worlds import Constant
 from tools import slide, step
 
 # Script -> flags, and a statement whose result follows from the numbers that are printed.
@@ -53,6 +56,20 @@ def test_a_statement_from_the_numbers_beside_it(capsys, name):
     assert np.allclose(result + (before if sign == "+=" else 0), now, rtol=2e-3, atol=2e-3), row
 
 
+def test_where_a_run_is():
+    """The return so far, and how the episode has ended; a terminal state at the limit is one."""
+    tracer, told = mock.Mock(envs=[]), []
+    ends = dict(ends=("terminal", "limit", "both"), length=2, actions=Discrete(2))
+    env = step.Watched(Constant(**ends), tracer)
+    for t in range(6):
+        t % 2 or env.reset()
+        env.step(0)
+        told.append(step.place(t, env))
+    assert told[::2] == [f"step {t}, return so far 1" for t in (0, 2, 4)]
+    ended = re.findall("has ended, ([a-z ]+): return 2", str(told))
+    assert ended == ["terminal", "time limit", "terminal"] == [row[4] for row in env.past[1::2]]
+
+
 @pytest.mark.parametrize("name", ["dqn", "a3c", "rlhf"])
 def test_watching_changes_nothing(name):
     path, stops = copy(name), []
@@ -61,21 +78,3 @@ def test_watching_changes_nothing(name):
         assert typed(name, train) == expected(name)
     tags = {tag.tag for tag in slide.read(path).tags if tag.text != "return theta"}
     assert tags <= {stop.tag for stop in stops}
-
-
-BAD_INPUT = {  # a word of the message -> command
-    "no_such.py": "no_such.py",
-    "not Python": f"{slide.ROOT}/README.md",
-    "no tags": f"{slide.ROOT}/common/envs.py",
-    "--show": "mine.py --show x",
-    "at step 9": "mine.py --steps 9 --show 50:60",
-    "at least 1": "mine.py --steps 0",
-}
-
-
-@pytest.mark.parametrize("says", BAD_INPUT)
-def test_bad_input_is_one_line(capsys, says):
-    copy("qlearning_table")
-    assert step.main(BAD_INPUT[says].split()) == 2
-    err = capsys.readouterr().err
-    assert says in err and err.count("\n") == 1

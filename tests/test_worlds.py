@@ -42,20 +42,13 @@ def test_grids_are_the_lectures(env_id):
             assert [*env.step(a)[:3]] == [s_next, *expected]
 
 
-def test_taxi_has_its_old_name():
-    old, new = gym.make("Taxi-v3"), gym.make("Taxi-v4")
-    assert old.unwrapped.P == new.unwrapped.P and old.spec.reward_threshold == 8
-
-
 def test_how_the_worlds_look():
     env = gym.make("Maze-v0", render_mode="ansi").unwrapped
     env.reset()
     env.step(1)
     assert env.render() == "....\no.X.\n.XP.\n...."
     env.render_mode = "rgb_array"
-    assert zlib.crc32(env.render().tobytes()) == 2475105076, (
-        "another picture: is it meant to be one?"
-    )
+    assert zlib.crc32(env.render().tobytes()) == 2475105076, "another picture: is it meant?"
 
 
 # ----------------------------------------------------------------------------------------- MiniPong

@@ -9,7 +9,6 @@ reference script. Both scripts train in the same small random worlds, and log th
 each numbered line. The first difference between the logs is the verdict.
 """
 
-import argparse
 import ast
 import contextlib
 import csv
@@ -31,7 +30,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from common.envs import BadInput
+from common import runs
 from common.language import Language
 from tools import slide
 
@@ -143,7 +142,7 @@ class Reference:
         every = [(2 * seed + v, world, v) for world in WORLDS for v in (0, 1)]
         ends = {setting: run_once(self.program, setting)[-1][0] for setting in every}
         if not (fit := [s for s in every if re.match("the end|FloatingPoint", ends[s])]):
-            raise BadInput(f"the script runs in no small world: {ends[every[0]]}")
+            raise runs.BadInput(f"the script runs in no small world: {ends[every[0]]}")
         return fit
 
 
@@ -429,7 +428,7 @@ def check(flags) -> int:
         source = source_of(path)
         against = (flags.against or slide.ROOT / f"{likely(source)}.py").resolve()
         if not against.is_file():
-            raise BadInput(f"{path}: which script is it? say --against dqn.py")
+            raise runs.BadInput(f"{path}: which script is it? say --against dqn.py")
         reference, failing = opened(against), set()
         reference.settings(flags.seed)  # here, so that the processes have its logs
         ats = ["whole"] if flags.whole else flags.lines or [*reference.tags]
@@ -515,7 +514,7 @@ def make(flags) -> None:
     reference, edits = opened(script), []
     for at in flags.lines or [""]:
         if at not in reference.parts or not flags.out:
-            raise BadInput(f"{script} has no line or piece {at}; make needs --lines and --out")
+            raise runs.BadInput(f"{script} has no line or piece {at}; make needs --lines and --out")
         says = [judge(reference, m[2], at) for m in reference.mistakes if m[0] == at]
         print(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
         own, new = reference.own[at], task(reference, at)
@@ -553,7 +552,7 @@ def rate(flags) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.homework")
+    parser = runs.Parser("python -m tools.homework", usage=__doc__, allow_abbrev=False)
     flag, path = parser.add_argument, dict(type=Path)
     table = path | dict(default=os.devnull)  # without the flag it goes nowhere
     flag("command", choices=["make", "check", "rate"], help="make an assignment; check; count")
@@ -567,12 +566,9 @@ def main(argv: list[str] | None = None) -> int:
     flag("--gradescope", **table, help="check: the same as Gradescope's results.json")
     flag("--seed", type=int, default=0, help="check: another one for hidden checks")
     flag("--timeout", type=float, default=60, help="check: seconds for a line")
-    flags = parser.parse_args(argv)
     torch.set_num_threads(1)
-    try:
-        return globals()[flags.command](flags) or 0
-    except (BadInput, slide.SlideError, OSError) as error:
-        return parser.exit(2, f"error: {error}\n")
+    go = lambda flags: globals()[flags.command](flags) or 0
+    return runs.explained("homework", lambda: go(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections import defaultdict, namedtuple
 from itertools import pairwise
 from pathlib import Path
 
+from common.envs import BadInput
+
 SCRIPTS = ("qlearning_table", "dqn", "reinforce", "actor_critic", "ddpg", "a3c", "ppo", "rlhf")
 ROOT = Path(__file__).resolve().parent.parent
 # The parts of a docstring, each up to the next one. In them stand paragraphs, from column 0 on, and
@@ -22,10 +24,6 @@ DEPARTURE = re.compile(r"(?:([^(.;:]*) \(off: (--[^)]+)\))?")  # how one begins 
 # A tag in the code: its column, its number or letter, its text, the explanation below it.
 TAG = re.compile(r"^( *)# \[(\d+|[a-z])\] +(\S.*(?:\n\1#   .*)*)((?:\n\1#(?! \[..?\] ).*)*)", re.M)
 VECTORISED = re.compile(r" \(vectorised over [^)]+\)$")
-
-
-class SlideError(ValueError):
-    """The script does not hold what it should; the message is one line and says where."""
 
 
 # A line of pseudocode in the docstring:
@@ -88,14 +86,14 @@ def read(path: Path | str) -> Script:
     """A script, parsed.
 
     Raises:
-        SlideError: the file cannot be read, or is not Python.
+        BadInput: the file cannot be read, or is not Python.
     """
     try:
         return Script(Path(path).read_text(encoding="utf-8"))
     except SyntaxError as error:
-        raise SlideError(f"{path} is not Python: line {error.lineno}: {error.msg}") from None
+        raise BadInput(f"{path} is not Python: line {error.lineno}: {error.msg}") from None
     except (OSError, ValueError) as error:
-        raise SlideError(f"{path} cannot be read: {error}") from None
+        raise BadInput(f"{path} cannot be read: {error}") from None
 
 
 def _joined(text: str) -> str:
@@ -145,7 +143,7 @@ def check(script: Script) -> None:
     An `until` line stands at the end of the loop's body.
 
     Raises:
-        SlideError: which line is missing, twice, reworded, out of order or wrongly nested.
+        BadInput: which line is missing, twice, reworded, out of order or wrongly nested.
     """
     lines, tags, rows = script.pseudocode, script.tags, script.source.splitlines()
     # Numbers and letters each have an order of their own.
@@ -153,17 +151,17 @@ def check(script: Script) -> None:
     order = sorted(set(here), key=lambda tag: (tag.isalpha(), len(tag), tag))
     if not lines or here != order or there != order:
         found = f"the docstring has the lines {here}, the code {there}"
-        raise SlideError(f"{found}: some are missing, are there twice, or are out of order")
+        raise BadInput(f"{found}: some are missing, are there twice, or are out of order")
     texts, loose = {line.tag: line.text for line in lines}, {t.tag for t in tags if t.vectorised}
     slide = _parents([(x.tag, x.level + x.text.startswith("until "), "") for x in lines])
     code = _parents([(tag.tag, tag.level, tag.function) for tag in tags])
     for tag in tags:
         where, text, parent = f"line {tag.row}: [{tag.tag}]", texts[tag.tag], slide[tag.tag]
         if tag.text != text:
-            raise SlideError(f"{where} says {tag.text!r}, the slide {text!r}")
+            raise BadInput(f"{where} says {tag.text!r}, the slide {text!r}")
         if not tag.function or tag.notes > 2 or not tag.body:
-            raise SlideError(f"{where}: no function around it, no code below, or a long comment")
+            raise BadInput(f"{where}: no function around it, no code below, or a long comment")
         if re.match(" *", rows[tag.body.start - 1]).end() != tag.level:
-            raise SlideError(f"{where} does not stand right above its statement")
+            raise BadInput(f"{where} does not stand right above its statement")
         if code[tag.tag] != parent and not loose & {tag.tag, parent}:
-            raise SlideError(f"{where} is nested in [{code[tag.tag]}], on the slide in [{parent}]")
+            raise BadInput(f"{where} is nested in [{code[tag.tag]}], on the slide in [{parent}]")
