@@ -423,7 +423,18 @@ def answer(against: Path, source: str, at: str, seed: int = 0, timeout: float = 
 
 def check(flags) -> int:
     """Judge files of students; the exit status is 0 if all is right."""
-    table = []
+    tests, how = [], dict(mode="w", newline="", encoding="utf-8")
+    with flags.csv.open(**how) as file, flags.gradescope.open(**how) as results:
+        csv.writer(file).writerow(("file", "line", "points", "says"))
+        for name, at, points, says in judged(flags):  # what is known stays, after Ctrl-C, too
+            csv.writer(file).writerow((name, at, points, says))
+            tests.append(dict(name=f"{name} [{at}]", score=points, max_score=1, output=says))
+        json.dump(dict(tests=tests), results, indent=1)
+    return int(not all(test["score"] for test in tests))
+
+
+def judged(flags):
+    """Print and yield what is said of each file and line: file, line, points, what is wrong."""
     for path in flags.files or [Path("FILE.py")]:
         source = source_of(path)
         against = (flags.against or slide.ROOT / f"{likely(source)}.py").resolve()
@@ -436,17 +447,12 @@ def check(flags) -> int:
             ats += [] if flags.whole or flags.lines else changed(reference, source)
         for at in ats:
             says = answer(against, source, at, flags.seed, flags.timeout)
-            table.append((str(path), at, int(not says), says.replace("\n", "; ")))
+            yield str(path), at, int(not says), says.replace("\n", "; ")
             read = words(text(reference.source, reference.parts.get(at, range(1))))
             given = f", given the right {', '.join(failing & read)}" * bool(failing & read)
             failing |= {*re.findall(r"differs.*?: (\w+)", says)}
             page = f" docs/html/{against.stem}.html#{at}" * ("as if" in says)
-            print(f"{f'[{at}]':5}", (says or "ok" + given).replace("\n", "\n      ") + page)
-    with flags.csv.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("file", "line", "points", "says"), *table])
-    tests = [dict(name=f"{p} [{at}]", score=n, max_score=1, output=s) for p, at, n, s in table]
-    flags.gradescope.write_text(json.dumps(dict(tests=tests), indent=1), "utf-8")
-    return int(not all(points for _, _, points, _ in table))
+            runs.say(f"{f'[{at}]':5} {(says or 'ok' + given)}".replace("\n", "\n      ") + page)
 
 
 # ------------------------------------------------------------------------------------- assignments
@@ -516,7 +522,7 @@ def make(flags) -> None:
         if at not in reference.parts or not flags.out:
             raise runs.BadInput(f"{script} has no line or piece {at}; make needs --lines and --out")
         says = [judge(reference, m[2], at) for m in reference.mistakes if m[0] == at]
-        print(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
+        runs.say(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
         own, new = reference.own[at], task(reference, at)
         notes = reference.tags[at].notes if at in reference.tags and not flags.hints else 0
         # If other lines are nested in it, it stays as it is.
