@@ -8,7 +8,6 @@ Stable-Baselines3 is trained by its zoo's own program, rl_zoo3 (where the zoo ha
 takes its defaults, without a word). The last lines are those of the project's own scripts.
 """
 
-import argparse
 import contextlib
 import importlib
 import io
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> int:
     if argv[:1] and argv[0] in SCRIPTS:
         runs.EPISODES, runs.STEPS = EPISODES, STEPS
         return importlib.import_module(argv[0]).main([*argv[1:], "--no-save"])
-    parser = argparse.ArgumentParser("python -m benchmark.peers", description=__doc__)
+    parser = runs.Parser("python -m benchmark.peers", usage=__doc__, allow_abbrev=False)
     parser.add_argument("player", choices="random sb3_a2c sb3_ddpg sb3_dqn sb3_ppo".split())
     parser.add_argument("--env", required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -77,4 +76,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(runs.explained("peers", lambda: main(sys.argv[1:])))

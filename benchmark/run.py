@@ -8,7 +8,6 @@ A line is written as soon as its run ends, so a run of this program that was sto
 it was. To measure again after a change, delete the lines first. On a cluster: see README.md.
 """
 
-import argparse
 import csv
 import os
 import platform
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import joblib
 
-from common.runs import say
+from common.runs import Parser, explained, say
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -99,7 +98,7 @@ def write(path: Path, line: dict[str, str]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if a run failed."""
-    parser = argparse.ArgumentParser("python -m benchmark.run", usage=__doc__)
+    parser = Parser("python -m benchmark.run", usage=__doc__, allow_abbrev=False)
     parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
     only = dict(default=[*SAID][:3], help="sections of the plan [all but speed]")
     parser.add_argument("--only", nargs="+", choices=SAID, **only)
@@ -127,4 +126,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(explained("run", main))

@@ -68,8 +68,7 @@ def explained(script: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         line, status = "interrupted", 130
     except (BadInput, FloatingPointError, MemoryError, OSError) as error:
-        bad_input = isinstance(error, (BadInput, FileNotFoundError))
-        line, status = envs.short(error, 400), 2 if bad_input else 1
+        line, status = envs.short(error, 400), 1 + isinstance(error, BadInput | FileNotFoundError)
     except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
         if not re.search("allocate|terminated with", str(error)):
             raise
@@ -101,7 +100,7 @@ class Flags(NamedTuple):
     env_kwargs: list = None  # the environment's own options, as in size=8
     stop_when_solved: bool = True  # end once the mean of 100 returns reaches the threshold
     load: Path = None  # evaluate what was saved there; no training
-    out: Path = None  # where to save; otherwise runs/SCRIPT/ENV/seedN
+    out: Path = None  # where to save; otherwise in runs/SCRIPT
     save: bool = True  # save what was learned
 
 

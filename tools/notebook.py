@@ -17,6 +17,7 @@ import jinja2
 import nbclient
 import nbformat
 
+from common import runs
 from tools import pages, slide
 
 FOLDER, NAMES = slide.ROOT / "docs/notebooks", (*slide.SCRIPTS, "lecture")
@@ -71,6 +72,8 @@ def main(names: list[str]) -> None:
     helpers = TEXTS["kinds"]["helpers"]
     does = lambda cells: [ast.dump(ast.parse(c.source)) for c in cells if c.metadata != helpers]
     os.environ["TQDM_DISABLE"] = "1"  # a progress bar is not worth keeping
+    if other := {*names} - {*NAMES}:
+        raise runs.BadInput(f"{' '.join(other)}: there is a notebook for each of {NAMES}")
     for name in names or NAMES:
         book, path = made(name), FOLDER / f"{name}.ipynb"
         before = nbformat.read(path, 4) if path.exists() else nbformat.v4.new_notebook()
@@ -85,4 +88,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(runs.explained("notebook", lambda: main(sys.argv[1:])))

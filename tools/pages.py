@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from pygments import formatters, highlight, lexers
 
-from common import envs, language, plotting
+from common import envs, language, plotting, runs
 from tools import slide, step
 
 PAGES, TOOLS = slide.ROOT / "docs/html", slide.ROOT / "tools"
@@ -289,8 +289,8 @@ def rendered() -> dict[str, str]:
 
 def main(argv: list[str]) -> None:
     """Record the scripts that have changed, and those that are named; write all pages."""
-    if {*argv} - {*slide.SCRIPTS}:
-        sys.exit(__doc__)
+    if other := {*argv} - {*slide.SCRIPTS}:
+        raise runs.BadInput(f"{' '.join(other)}: there is a page for each of {slide.SCRIPTS}")
     for name in slide.SCRIPTS:
         if name in argv or not stored(name):
             print(f"recording {name}.py", flush=True)
@@ -301,4 +301,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(runs.explained("pages", lambda: main(sys.argv[1:])))
