@@ -267,7 +267,7 @@ def make(env_id: str, table: bool = False, /, **options) -> gym.Env:
                 import minatar.gym
 
                 minatar.gym.register_envs()
-            # The passive checker looks at every single step; the tests call check_env instead.
+            # Without the passive checker: what matters here, prepared() looks at in every step.
             env = pixels.phi(gym.make(env_id, disable_env_checker=True, **options), size)
     except Exception as error:  # whatever an environment does with its options
         why = short(error, 200) + "; see README.md for packages" * isinstance(error, ImportError)

@@ -67,7 +67,7 @@ def explained(script: str, run: Callable[[], int]) -> int:
         return run()
     except KeyboardInterrupt:
         line, status = "interrupted", 130
-    except (BadInput, FloatingPointError, MemoryError, OSError) as error:
+    except (BadInput, FloatingPointError, ImportError, MemoryError, OSError) as error:
         line, status = envs.short(error, 400), 1 + isinstance(error, BadInput | FileNotFoundError)
     except Exception as error:  # of a worker of a3c.py, or PyTorch's lack of memory
         if not re.search("allocate|terminated with", str(error)):
@@ -82,7 +82,9 @@ def say(text: str, stream=None) -> None:
     """Print. Where that fails (a closed pipe, a full disk), the run goes on in silence."""
     try:
         print(text, file=stream, flush=True)
-    except (OSError, UnicodeError):
+    except UnicodeError:  # an old terminal
+        say(text.encode("ascii", "replace").decode(), stream)
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 

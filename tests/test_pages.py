@@ -127,11 +127,11 @@ def test_pictures_of_saved_runs(monkeypatch):
     """Their mean, from where the last one begins; who has ended before keeps the last value."""
     drawn, folder = [], Path("runs")
     monkeypatch.setattr(plotting, "png", lambda figure: drawn.append(figure) or b"PNG")
-    for seed, rows in dict(a="1,10,0,1,10\n2,40,0,5,30\n", b="1,20,0,4,20\n").items():
+    for seed, rows in dict(a="1,10,0,1,10\n2,40,0,5,30\n", b="1,20,0,4,20\n", c="").items():
         (folder / seed).mkdir(parents=True)
         (folder / seed / "returns.csv").write_text(f"{','.join(runs.COLUMNS)}\n{rows}")
     assert compare.draw([folder, folder / "b"], Path("a.png")) == 0 and Path("a.png").exists()
     both, one = [np.transpose(line.get_data()) for line in drawn[0].axes[0].lines]
     assert both[[0, -1]].tolist() == [[20, 2.5], [40, 3.5]] and one[0].tolist() == [20, 4]
-    with pytest.raises(compare.envs.BadInput, match="no returns.csv"):
-        compare.draw([Path("none")], Path("a.png"))
+    with pytest.raises(compare.envs.BadInput, match="no episodes in a returns.csv"):
+        compare.draw([folder / "c"], Path("a.png"))

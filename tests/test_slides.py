@@ -18,9 +18,12 @@ LINES = dict(zip(slide.SCRIPTS, (10, 13, 5, 7, 15, 19, 9, 19), strict=True))
 
 @every
 def test_code_follows_its_pseudocode(script):
-    parsed = slide.read(slide.ROOT / f"{script}.py")
-    slide.check(parsed)
+    """And the README counts its code lines: without blank lines, comments and docstrings."""
+    slide.check(parsed := slide.read(slide.ROOT / f"{script}.py"))
     assert len(parsed.tags) == LINES[script]
+    lines = homework.code(SOURCES[script], range(1, 9**9)).splitlines()
+    readme = (slide.ROOT / "README.md").read_text("utf-8")
+    assert f"[{script}.py]({script}.py) | {len(lines)} |" in readme
 
 
 TABLE, FOUR = SOURCES["qlearning_table"], "        # [4] Initialize S\n"
@@ -76,11 +79,3 @@ def test_mistakes_fit(script):
         row = source.count("\n", 0, source.index(old) + len(old) - len(old.lstrip())) + 1
         assert source.count(old) == 1 and row in places[at] and old != new, old
         compile(source.replace(old, new), script, "exec")
-
-
-@every
-def test_the_readme_counts_the_code_lines(script):
-    """Without blank lines, comments and docstrings."""
-    lines = homework.code(SOURCES[script], range(1, 9**9)).splitlines()
-    readme = (slide.ROOT / "README.md").read_text("utf-8")
-    assert f"[{script}.py]({script}.py) | {len(lines)} |" in readme

@@ -59,8 +59,7 @@ def test_a_statement_from_the_numbers_beside_it(capsys, name):
 def test_where_a_run_is():
     """The return so far, and how the episode has ended; a terminal state at the limit is one."""
     tracer, told = mock.Mock(envs=[]), []
-    ends = dict(ends=("terminal", "limit", "both"), length=2, actions=Discrete(2))
-    env = step.Watched(Constant(**ends), tracer)
+    env = step.Watched(Constant(("terminal", "limit", "both"), 2, Discrete(2)), tracer)
     for t in range(6):
         t % 2 or env.reset()
         env.step(0)

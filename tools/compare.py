@@ -7,6 +7,7 @@ the mean of the last 20 returns, over all runs of the folder; the band goes from
 most. A run that ended earlier keeps its last value.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -26,11 +27,12 @@ def draw(folders: list[Path], out: Path) -> int:
     for folder in folders:
         found = []
         for path in [*folder.glob("returns.csv"), *folder.glob("*/returns.csv")]:
-            _, steps, _, returns, _ = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).T
-            # a3c's steps are only nearly sorted
-            found.append((np.maximum.accumulate(steps), plotting.running_mean(returns, 20)))
+            with contextlib.suppress(ValueError):  # no episode has ended, or it is something else
+                _, steps, _, returns, _ = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2).T
+                # a3c's steps are only nearly sorted
+                found.append((np.maximum.accumulate(steps), plotting.running_mean(returns, 20)))
         if not found:
-            raise envs.BadInput(f"{folder}: no returns.csv there; try runs/dqn/CartPole-v1")
+            raise envs.BadInput(f"{folder}: no episodes in a returns.csv; try runs/dqn/CartPole-v1")
         x = np.linspace(max(s[0] for s, _ in found), max(s[-1] for s, _ in found), 400)
         values = np.array([mean[np.searchsorted(steps, x, "right") - 1] for steps, mean in found])
         (line,) = axes.plot(x, values.mean(0), linewidth=2, label=f"{folder} ({len(found)})")

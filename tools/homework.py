@@ -423,13 +423,15 @@ def answer(against: Path, source: str, at: str, seed: int = 0, timeout: float = 
 
 def check(flags) -> int:
     """Judge files of students; the exit status is 0 if all is right."""
-    tests, how = [], dict(mode="w", newline="", encoding="utf-8")
+    tests, how = [], dict(mode="w", buffering=1, newline="", encoding="utf-8")
     with flags.csv.open(**how) as file, flags.gradescope.open(**how) as results:
         csv.writer(file).writerow(("file", "line", "points", "says"))
-        for name, at, points, says in judged(flags):  # what is known stays, after Ctrl-C, too
-            csv.writer(file).writerow((name, at, points, says))
-            tests.append(dict(name=f"{name} [{at}]", score=points, max_score=1, output=says))
-        json.dump(dict(tests=tests), results, indent=1)
+        try:
+            for name, at, points, says in judged(flags):
+                csv.writer(file).writerow((name, at, points, says))
+                tests.append(dict(name=f"{name} [{at}]", score=points, max_score=1, output=says))
+        finally:  # what is known stays, after Ctrl-C, too
+            json.dump(dict(tests=tests), results, indent=1)
     return int(not all(test["score"] for test in tests))
 
 
@@ -446,7 +448,7 @@ def judged(flags):
         with contextlib.suppress(Exception):  # and the pieces that the student has changed
             ats += [] if flags.whole or flags.lines else changed(reference, source)
         for at in ats:
-            says = answer(against, source, at, flags.seed, flags.timeout)
+            says = answer(against, source, at, flags.seed, min(flags.timeout, 1e6))
             yield str(path), at, int(not says), says.replace("\n", "; ")
             read = words(text(reference.source, reference.parts.get(at, range(1))))
             given = f", given the right {', '.join(failing & read)}" * bool(failing & read)
@@ -520,7 +522,7 @@ def make(flags) -> None:
     reference, edits = opened(script), []
     for at in flags.lines or [""]:
         if at not in reference.parts or not flags.out:
-            raise runs.BadInput(f"{script} has no line or piece {at}; make needs --lines and --out")
+            raise runs.BadInput(f"{script} has no line or piece {at!r}, or --out is missing")
         says = [judge(reference, m[2], at) for m in reference.mistakes if m[0] == at]
         runs.say(f"[{at}] the check catches {sum(map(bool, says))} of {len(says)} known mistakes")
         own, new = reference.own[at], task(reference, at)
@@ -574,7 +576,7 @@ def main(argv: list[str] | None = None) -> int:
     flag("--timeout", type=float, default=60, help="check: seconds for a line")
     torch.set_num_threads(1)
     go = lambda flags: globals()[flags.command](flags) or 0
-    return runs.explained("homework", lambda: go(parser.parse_args(argv)))
+    return runs.explained("homework", lambda: go(parser.parse_intermixed_args(argv)))
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ def step_through(argv: list[str] | None) -> int:
     tracer = Tracer(path, tell, lambda step: step >= first - 1)
     argv += ["--workers", "1"] * ("worker" in tracer.functions)
     with contextlib.suppress(Enough), contextlib.redirect_stdout(None), tracer:
-        status = module.main([*argv, "--no-save"])
+        status = module.main(argv + ["--no-save"] * ("--load" not in argv))
         if not status and tracer.step < first:
             raise envs.BadInput(f"--show {first}:{last}: the run ended at step {tracer.step}")
         return status
