@@ -196,7 +196,6 @@ def ctrl_c(watch):
 
     A second one quits. Forked workers leave it to this process.
     """
-
     process = os.getpid()
 
     def handler(*_):

@@ -85,6 +85,6 @@ def test_page_and_figures_are_what_the_csvs_say(tmp_path, monkeypatch):
     table.main()
     docs, image = slide.ROOT / "docs", lambda path: np.int16(Image.open(path).convert("RGB"))
     assert (tmp_path / "results.md").read_text() == (docs / "results.md").read_text()
-    for path in run.RESULTS.iterdir():
-        made, stored = image(path), image(docs / "results" / path.name)
-        assert made.shape == stored.shape and (abs(made - stored) > 64).sum() < 100, path
+    for name in ("steps.png", "departures.png", "zoo.png"):
+        made, stored = image(run.RESULTS / name), image(docs / "results" / name)
+        assert made.shape == stored.shape and (abs(made - stored) > 64).sum() < 100, name

@@ -454,7 +454,7 @@ def judged(flags):
             given = f", given the right {', '.join(failing & read)}" * bool(failing & read)
             failing |= {*re.findall(r"differs.*?: (\w+)", says)}
             page = f" docs/html/{against.stem}.html#{at}" * ("as if" in says)
-            runs.say(f"{f'[{at}]':5} {(says or 'ok' + given)}".replace("\n", "\n      ") + page)
+            runs.say(f"{f'[{at}]':5} {says or 'ok' + given}".replace("\n", "\n      ") + page)
 
 
 # ------------------------------------------------------------------------------------- assignments
